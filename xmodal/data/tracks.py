@@ -1,0 +1,170 @@
+"""A track, its captions, and which texts are right for which tracks.
+
+Conventions
+-----------
+Tags are compared in the form of :func:`xmodal.text.words_key`: "Piano" and "piano" are one tag. The kind of a tag
+does not take part in the comparison: a text that names "soft" is right for a soft dynamic and for a soft mood.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from xmodal.text import words_key
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A text that is right for a track.
+
+    Attributes:
+        text: The words, as a person would write them.
+        requires: The tags that the text names, if they are known: any track that has them all is a right answer too.
+            Held in the form in which tags are compared. None or empty: the text is right for its own track alone,
+            and for those with the same words.
+    """
+
+    text: str
+    requires: frozenset[str] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str) or not self.text.strip():
+            raise ValueError(f"a caption needs words, got {self.text!r}; leave empty captions out")
+        if isinstance(self.requires, str):
+            raise ValueError(
+                f"requires is a set of tags, got the string {self.requires!r}; write {{{self.requires!r}}}"
+            )
+        if self.requires is not None:
+            object.__setattr__(self, "requires", frozenset(_tag_key(tag) for tag in self.requires))
+
+
+@dataclass(frozen=True)
+class Track:
+    """A file, or a part of one, and what is known about it.
+
+    Attributes:
+        id: Name of the track, unique in its manifest.
+        path: The audio file.
+        start_seconds: Where in the file the track starts, at least 0.
+        end_seconds: Where it ends, after its start; None: where the file ends.
+        tags: Names by kind: ``{"instrument": ("flute", "piano"), "mood": ("calm",)}``.
+        captions: The texts that are right for the track.
+        lyrics: The words that are sung.
+        title: Name of the piece.
+        artist: Who plays it.
+        album: Where it was published.
+        split: The part of the corpus it belongs to, as the manifest says it.
+        group: Tracks of one group (takes of one recording, a speaker) must not be on two sides of a split.
+        extra: Everything else that the manifest says; JSON-able.
+    """
+
+    id: str
+    path: Path
+    start_seconds: float = 0.0
+    end_seconds: float | None = None
+    # Mappings cannot be hashed, and the rest is enough to tell tracks apart.
+    tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    captions: tuple[Caption, ...] = ()
+    lyrics: str | None = None
+    title: str | None = None
+    artist: str | None = None
+    album: str | None = None
+    split: str | None = None
+    group: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.id, str) or not self.id.strip():
+            raise ValueError(f"a track needs an id, got {self.id!r}")
+        start, end = float(self.start_seconds), None if self.end_seconds is None else float(self.end_seconds)
+        if not (math.isfinite(start) and start >= 0):
+            raise ValueError(f"start_seconds must be 0 or later, got {self.start_seconds}")
+        if end is not None and not (math.isfinite(end) and end > start):
+            raise ValueError(f"end_seconds must be after start_seconds={start:g}, got {self.end_seconds}")
+        captions = tuple(self.captions)
+        if not all(isinstance(caption, Caption) for caption in captions):
+            raise ValueError(f"captions must be Caption objects, got {captions!r}; wrap a text as Caption(text)")
+        # object.__setattr__ is how a frozen dataclass sets its own fields.
+        object.__setattr__(self, "path", Path(self.path))
+        object.__setattr__(self, "start_seconds", start)
+        object.__setattr__(self, "end_seconds", end)
+        object.__setattr__(self, "tags", {kind: _names(kind, names) for kind, names in self.tags.items()})
+        object.__setattr__(self, "captions", captions)
+        object.__setattr__(self, "extra", dict(self.extra))
+
+    @cached_property
+    def all_tags(self) -> frozenset[str]:
+        """The tags of every kind, in the form in which tags are compared."""
+        return frozenset(words_key(name) for names in self.tags.values() for name in names)
+
+
+def relevance_matrix(
+    tracks: Sequence[Track],
+    texts: Sequence[Caption],
+    owners: Sequence[int | str | None],
+) -> Bool[Tensor, "tracks texts"]:
+    """Which texts are right for which tracks.
+
+    Text j is right for track i if it is one of the track's own, or has the same words as one of the track's
+    captions, or names tags (``requires``, not empty) that the track has all of.
+
+    Args:
+        tracks: The rows. A track may stand in several rows.
+        texts: The columns.
+        owners: For each text, the track it belongs to: a position in ``tracks``, or a track's id (every row with
+            that id, which may be none: the owner can be in another batch), or None for a text of nobody.
+
+    Raises:
+        ValueError: If ``owners`` is not as long as ``texts``, or a position is outside ``tracks``.
+    """
+    if len(owners) != len(texts):
+        raise ValueError(f"each text needs an owner (or None), got {len(texts)} texts and {len(owners)} owners")
+    rows_of_id: dict[str, list[int]] = {}
+    rows_of_words: dict[str, list[int]] = {}
+    has_tag: dict[str, np.ndarray] = {}
+    for row, track in enumerate(tracks):
+        rows_of_id.setdefault(track.id, []).append(row)
+        for caption in track.captions:
+            rows_of_words.setdefault(words_key(caption.text), []).append(row)
+        for tag in track.all_tags:
+            if tag not in has_tag:
+                has_tag[tag] = np.zeros(len(tracks), dtype=bool)
+            has_tag[tag][row] = True
+
+    nobody = np.zeros(len(tracks), dtype=bool)
+    by_text = np.zeros((len(texts), len(tracks)), dtype=bool)
+    for right, text, owner in zip(by_text, texts, owners, strict=True):
+        if text.requires:
+            right |= np.logical_and.reduce([has_tag.get(tag, nobody) for tag in text.requires])
+        right[rows_of_words.get(words_key(text.text), [])] = True
+        if isinstance(owner, str):
+            right[rows_of_id.get(owner, [])] = True
+        elif owner is not None:
+            if not 0 <= owner < len(tracks):
+                raise ValueError(f"an owner's position must be from 0 to {len(tracks) - 1}, got {owner}")
+            right[owner] = True
+    return torch.from_numpy(np.ascontiguousarray(by_text.T))
+
+
+def _names(kind: str, names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise ValueError(f"tags of kind {kind!r} must be a list of names, got the string {names!r}; write [{names!r}]")
+    for name in names:
+        _tag_key(name)
+    return tuple(dict.fromkeys(names))
+
+
+def _tag_key(tag: str) -> str:
+    if not isinstance(tag, str) or not tag.strip():
+        raise ValueError(f"a tag must be a name, got {tag!r}")
+    return words_key(tag)
