@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,17 @@ class Configurable:
     def config(self) -> dict[str, Any]:
         """The ``class_path`` and ``init_args`` from which :func:`instantiate` makes an equal object."""
         return {
-            "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
+            "class_path": _public_path(type(self)),
             "init_args": {name: _plain(value) for name, value in getattr(self, "_init_args", {}).items()},
         }
+
+
+def _public_path(cls: type) -> str:
+    """The shortest path that users import the class by: a file inside a package may be renamed, its package not."""
+    package = cls.__module__.rpartition(".")[0]
+    if getattr(sys.modules.get(package), cls.__name__, None) is cls:
+        return f"{package}.{cls.__qualname__}"
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _plain(value: Any) -> Any:

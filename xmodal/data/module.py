@@ -1,0 +1,225 @@
+"""The LightningDataModule: a manifest or a folder in, batches for the model's towers out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from xmodal.audio import WindowPolicy
+from xmodal.data.datasets import (
+    CachedWindowSet,
+    EpochSampler,
+    EvaluationSet,
+    PairBatch,
+    TrainingSet,
+    WindowBatch,
+    WindowSet,
+)
+from xmodal.data.manifests import fold_split, read_tracks, split_tracks
+from xmodal.data.tracks import Track
+from xmodal.errors import AudioError, DataError
+from xmodal.towers.base import AudioTower
+
+logger = logging.getLogger(__name__)
+
+
+class AudioTextData(pl.LightningDataModule):
+    """Tracks from a manifest (CSV, JSONL, Parquet) or a bare folder, split once and for good.
+
+    The sample rate, the front end and the window policy are the model's own; they are taken from it when the
+    trainer sets up. Validation is a fixed set and never the test set.
+
+    Args:
+        manifest: Manifest file, or a folder of audio whose folder names are the tags (docs/data.md).
+        audio_root: Folder that the manifest's paths are relative to; None for the manifest's own.
+        tag_fields: Columns that hold tags, besides ``tags``.
+        split_field: Column that names the split. Without it tracks are split by a hash of their group.
+        fold_field: Column of official folds, instead of a split: ``test_fold`` is the test set.
+        test_fold: The fold to test on.
+        validation: Share for validation where the manifest names none.
+        test: Share for testing where the manifest names none.
+        missing: What to do about files that are not there: "error" refuses, "skip" leaves them out and says so.
+        batch_size: Tracks to a training step.
+        evaluation_batch_size: Windows to a validation step.
+        workers: Loader processes. 0 loads in the main process, which is fastest when features are cached.
+        cache: Keep every window's features in memory: "auto" if they fit, "memory" always, "none" never
+            (then each epoch decodes a new random window of each track).
+        cache_gigabytes: What "auto" may use.
+        evaluation_captions: How many captions of each track are validation and test queries; None for all.
+        tag_prompts: One-tag prompts added to each training batch.
+        seed: Of the split and of every draw.
+    """
+
+    def __init__(
+        self,
+        manifest: str,
+        *,
+        audio_root: str | None = None,
+        tag_fields: list[str] | None = None,
+        split_field: str = "split",
+        fold_field: str | None = None,
+        test_fold: int | None = None,
+        validation: float = 0.1,
+        test: float = 0.1,
+        missing: Literal["error", "skip"] = "error",
+        batch_size: int = 64,
+        evaluation_batch_size: int = 64,
+        workers: int = 2,
+        cache: Literal["auto", "memory", "none"] = "auto",
+        cache_gigabytes: float = 4.0,
+        evaluation_captions: int | None = None,
+        tag_prompts: int = 32,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 2:
+            raise ValueError(f"batch_size must be at least 2, a contrast needs two pairs; got {batch_size}")
+        if (fold_field is None) != (test_fold is None):
+            raise ValueError("fold_field and test_fold go together; give both or neither")
+        self.manifest = Path(manifest)
+        self.audio_root = None if audio_root is None else Path(audio_root)
+        self.tag_fields = tag_fields
+        self.split_field = split_field
+        self.fold_field = fold_field
+        self.test_fold = test_fold
+        self.validation = validation
+        self.test = test
+        self.missing = missing
+        self.batch_size = batch_size
+        self.evaluation_batch_size = evaluation_batch_size
+        self.workers = workers
+        self.cache = cache
+        self.cache_gigabytes = cache_gigabytes
+        self.evaluation_captions = evaluation_captions
+        self.tag_prompts = tag_prompts
+        self.seed = seed
+        self.splits: dict[str, list[Track]] = {}
+        self.training_set: TrainingSet | None = None
+        self.evaluation_sets: dict[str, EvaluationSet] = {}
+
+    def read(self) -> dict[str, list[Track]]:
+        """The tracks by split: "train", "validation" and "test"; read once."""
+        if not self.splits:
+            tracks = read_tracks(
+                self.manifest,
+                audio_root=self.audio_root,
+                tag_fields=self.tag_fields,
+                split_field=self.split_field,
+                missing=self.missing,
+            )
+            if self.fold_field is not None and self.test_fold is not None:
+                self.splits = fold_split(tracks, self.fold_field, self.test_fold, validation=self.validation, seed=self.seed)
+            else:
+                self.splits = split_tracks(tracks, validation=self.validation, test=self.test, seed=self.seed)
+        return self.splits
+
+    def setup(self, stage: str) -> None:
+        """Read the manifest and prepare the sets that the stage needs; Lightning calls it."""
+        if self.trainer is None:
+            raise RuntimeError("the data module takes its front end from the model, so it must be given to a Trainer")
+        network = self.trainer.lightning_module.network
+        self.prepare(stage, network.audio, network.windows)
+
+    def prepare(self, stage: str, tower: AudioTower, policy: WindowPolicy) -> None:
+        """What :meth:`setup` does, for a given tower and window policy."""
+        splits = self.read()
+        wanted = {"fit": ["train", "validation"], "validate": ["validation"], "test": ["test"], "predict": []}[stage]
+        for split in wanted:
+            if not splits.get(split):
+                counts = ", ".join(f"{name} {len(tracks)}" for name, tracks in splits.items())
+                raise DataError(f"{self.manifest} has no tracks in its {split} split ({counts})")
+            if split == "train" and self.training_set is None:
+                windows = self._windows(split, splits[split], tower, policy)
+                self.training_set = TrainingSet(windows, tag_prompts=self.tag_prompts, seed=self.seed)
+            elif split != "train" and split not in self.evaluation_sets:
+                windows = self._windows(split, splits[split], tower, policy)
+                self.evaluation_sets[split] = EvaluationSet(windows, captions_per_track=self.evaluation_captions)
+        if stage == "predict" and "predict" not in self.evaluation_sets:
+            everything = [track for tracks in splits.values() for track in tracks]
+            windows = WindowSet(everything, tower, policy)
+            _report(windows.failures, "predict")
+            self.evaluation_sets["predict"] = EvaluationSet(windows, queries=False)
+
+    def train_dataloader(self) -> DataLoader[PairBatch]:
+        """Batches of pairs; the last short one of an epoch is left out when there are whole ones."""
+        if self.training_set is None:
+            raise RuntimeError("call setup('fit') first")
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        sampler = EpochSampler(len(self.training_set), seed=self.seed, rank=rank, world_size=world_size)
+        return self._loader(self.training_set, self.batch_size, sampler=sampler, drop_last=len(sampler) >= self.batch_size)
+
+    def val_dataloader(self) -> DataLoader[WindowBatch]:
+        """Windows of the validation set, in order."""
+        return self._loader(self.evaluation_sets["validation"], self.evaluation_batch_size)
+
+    def test_dataloader(self) -> DataLoader[WindowBatch]:
+        """Windows of the test set, in order."""
+        return self._loader(self.evaluation_sets["test"], self.evaluation_batch_size)
+
+    def predict_dataloader(self) -> DataLoader[WindowBatch]:
+        """Windows of every track of the manifest, in order."""
+        return self._loader(self.evaluation_sets["predict"], self.evaluation_batch_size)
+
+    def _loader(self, dataset: TrainingSet | EvaluationSet, batch_size: int, **options: Any) -> DataLoader[Any]:
+        cached = isinstance(dataset.windows, CachedWindowSet)
+        workers = 0 if cached else self.workers
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            collate_fn=_as_it_is,
+            **options,
+        )
+
+    def _windows(
+        self, split: str, tracks: Sequence[Track], tower: AudioTower, policy: WindowPolicy
+    ) -> WindowSet | CachedWindowSet:
+        windows = WindowSet(tracks, tower, policy)
+        if not windows.entries:
+            raise DataError(
+                f"none of the {len(tracks)} tracks in the {split} split could be read; the first: {windows.failures[0]}"
+            )
+        if self.cache == "none" or (self.cache == "auto" and not self._fits(windows)):
+            _report(windows.failures, split)
+            return windows
+        cached = CachedWindowSet(windows, workers=self.workers, progress=_log_progress(split))
+        _report(cached.failures, split)
+        return cached
+
+    def _fits(self, windows: WindowSet) -> bool:
+        for entry in range(len(windows)):
+            item = windows[entry]
+            if not isinstance(item, AudioError):
+                needed = item.values.numel() * 2 * len(windows) / 1e9
+                return needed <= self.cache_gigabytes
+        return False
+
+
+def _as_it_is(batch: Any) -> Any:
+    """The sets' ``__getitems__`` makes whole batches; there is nothing left to collate."""
+    return batch
+
+
+def _report(failures: Sequence[AudioError], split: str) -> None:
+    if failures:
+        first = "; ".join(str(error) for error in failures[:3])
+        logger.warning("%d tracks of the %s split are left out, they cannot be decoded: %s", len(failures), split, first)
+
+
+def _log_progress(split: str) -> Any:
+    reported = -1
+
+    def progress(done: int, total: int) -> None:
+        nonlocal reported
+        tenth = done * 10 // total
+        if tenth != reported:
+            reported = tenth
+            logger.info("features of the %s split: %d of %d windows", split, done, total)
+
+    return progress

@@ -1,0 +1,358 @@
+"""TwoTower: an audio tower and a text tower that meet in one space of unit vectors.
+
+A model knows everything that shapes its vectors: weights, front end, tokenizer, window policy, pooling and
+normalisation. ``space_id`` is a hash of all of it, so two artefacts can be compared only if they agree on it.
+
+On disk a model is a folder::
+
+    config.json          how to build it: class paths and constructor arguments, format version, space_id
+    model.safetensors    the weights; no pickle anywhere
+    text_encoder/ ...    what a text tower brings of its own (tokenizer, pretrained encoder)
+    README.md            the model card
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from xmodal import __version__
+from xmodal.audio import WindowPolicy
+from xmodal.configurable import Configurable, instantiate
+from xmodal.errors import ModelError
+from xmodal.towers.base import AudioTower, TextBatch, TextTower
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+class Projection(nn.Module, Configurable):
+    """From a tower's features to the joint space, before normalisation.
+
+    Args:
+        inputs: Width of the tower's features.
+        outputs: Dimension of the joint space.
+        hidden: Width of one hidden layer with GELU and layer normalisation; None for a linear map.
+        dropout: Share of hidden units dropped in training.
+    """
+
+    def __init__(self, inputs: int, outputs: int, hidden: int | None = None, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.layers: nn.Module
+        if hidden is None:
+            self.layers = nn.Linear(inputs, outputs, bias=False)
+        else:
+            self.layers = nn.Sequential(
+                nn.Linear(inputs, hidden), nn.GELU(), nn.LayerNorm(hidden), nn.Dropout(dropout), nn.Linear(hidden, outputs)
+            )
+
+    def forward(self, features: Float[Tensor, "items inputs"]) -> Float[Tensor, "items outputs"]:
+        """Map features to the joint space; not normalised."""
+        projected: Tensor = self.layers(features)
+        return projected
+
+
+class TwoTower(nn.Module, Configurable):
+    """Two towers, a projection each, unit vectors out.
+
+    Args:
+        audio: The audio tower; its sample rate is the model's.
+        text: The text tower.
+        dim: Dimension of the joint space.
+        audio_hidden: Hidden width of the audio projection; None for a linear one.
+        text_hidden: Hidden width of the text projection; None for a linear one.
+        dropout: Dropout in the projections' hidden layers.
+        window_seconds: Length of the windows that a file is cut into.
+        hop_seconds: Step from window to window; None for windows side by side.
+        last_window: What happens where the audio is no multiple of the hop (see :class:`xmodal.audio.WindowPolicy`).
+    """
+
+    def __init__(
+        self,
+        audio: AudioTower,
+        text: TextTower,
+        dim: int = 256,
+        *,
+        audio_hidden: int | None = None,
+        text_hidden: int | None = None,
+        dropout: float = 0.0,
+        window_seconds: float = 10.0,
+        hop_seconds: float | None = None,
+        last_window: Literal["shift", "pad", "drop"] = "shift",
+    ) -> None:
+        super().__init__()
+        if dim < 1:
+            raise ValueError(f"dim must be at least 1, got {dim}")
+        self.audio = audio
+        self.text = text
+        self.dim = dim
+        self.audio_projection = Projection(audio.feature_dim, dim, audio_hidden, dropout)
+        self.text_projection = Projection(text.feature_dim, dim, text_hidden, dropout)
+        self.windows = WindowPolicy(window_seconds, hop_seconds, last_window)
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples a second that the audio tower expects."""
+        return self.audio.sample_rate
+
+    @property
+    def window_samples(self) -> int:
+        """Length of one window in samples."""
+        return round(self.windows.window_seconds * self.sample_rate)
+
+    def embed_audio(
+        self, waveform: Float[Tensor, "windows samples"], valid_samples: Int[Tensor, " windows"] | None = None
+    ) -> Float[Tensor, "windows dim"]:
+        """Unit vectors of audio windows, one a window.
+
+        Args:
+            waveform: Mono samples in [-1, 1] at :attr:`sample_rate`.
+            valid_samples: How many samples of each window are audio and not padding; None if all are.
+        """
+        return _unit(self.audio_projection(self.audio(waveform, valid_samples)))
+
+    def embed_audio_features(
+        self, features: Float[Tensor, "windows bands frames"], valid_frames: Int[Tensor, " windows"] | None = None
+    ) -> Float[Tensor, "windows dim"]:
+        """Unit vectors from what ``audio.features`` gave, wherever it was computed."""
+        return _unit(self.audio_projection(self.audio.encode(features, valid_frames)))
+
+    def embed_text(self, texts: Sequence[str]) -> Float[Tensor, "texts dim"]:
+        """Unit vectors of texts of any length (long ones are chunked and pooled, never cut)."""
+        if isinstance(texts, str):
+            raise ValueError("embed_text takes a list of texts, got one string; wrap it in a list")
+        if not len(texts):
+            return torch.zeros(0, self.dim, device=self.device)
+        return self.embed_text_batch(self.text.tokenize(texts).to(self.device))
+
+    def embed_text_batch(self, batch: TextBatch) -> Float[Tensor, "texts dim"]:
+        """Unit vectors of tokenised texts."""
+        return self.embed_text_features(self.text.encode(batch))
+
+    def embed_text_features(self, features: Float[Tensor, "texts features"]) -> Float[Tensor, "texts dim"]:
+        """Unit vectors from what ``text.encode`` gave: a frozen tower's features may come from a cache."""
+        return _unit(self.text_projection(features))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def identity(self) -> dict[str, Any]:
+        """Everything besides the weights that shapes a vector, as plain JSON values."""
+        return {
+            "audio": self.audio.identity(),
+            "text": self.text.identity(),
+            "dim": self.dim,
+            "audio_projection": self.audio_projection.config["init_args"],
+            "text_projection": self.text_projection.config["init_args"],
+            "windows": {
+                "window_seconds": self.windows.window_seconds,
+                "hop_seconds": self.windows.hop_seconds,
+                "last": self.windows.last,
+            },
+            "window_pooling": "mean of unit vectors, weighted by valid samples",
+            "normalisation": "l2",
+        }
+
+    def space_id(self) -> str:
+        """Name of the space that the vectors live in: 16 hex digits of SHA-256 over weights and :meth:`identity`.
+
+        It does not depend on the device or on where files lie. Hashing takes about a second a gigabyte; callers keep the result.
+        """
+        digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            if name.endswith("num_batches_tracked"):  # counts training steps, shapes nothing
+                continue
+            array = tensor.detach().cpu().contiguous()
+            digest.update(f"{name}|{array.dtype}|{tuple(array.shape)}|".encode())
+            digest.update(array.reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()[:16]
+
+    def save(self, folder: str | Path, *, card: str | None = None, overwrite: bool = False) -> str:
+        """Write the model folder; it appears whole under its name or not at all.
+
+        Args:
+            folder: Where to; made if absent.
+            card: Markdown about the training and its figures, added to the model card.
+            overwrite: Replace a model that is there. Nothing else is ever replaced.
+
+        Returns:
+            The ``space_id``.
+
+        Raises:
+            ModelError: If ``folder`` holds something already and ``overwrite`` is off, or holds no model.
+        """
+        folder = Path(folder)
+        if folder.exists() and any(folder.iterdir()):
+            if not (folder / CONFIG_FILE).is_file():
+                raise ModelError(f"{folder} is not empty and holds no model; choose another folder")
+            if not overwrite:
+                raise ModelError(f"{folder} holds a model already; choose another folder or pass overwrite=True")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        space_id = self.space_id()
+        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            assets = self.text.save_assets(aside)
+            kept_elsewhere = tuple(f"text.{prefix}" for prefix in self.text.asset_prefixes)
+            weights = {
+                name: tensor.detach().cpu().contiguous()
+                for name, tensor in self.state_dict().items()
+                if not (kept_elsewhere and name.startswith(kept_elsewhere))
+            }
+            save_file(weights, aside / WEIGHTS_FILE, metadata={"format": "pt", "space_id": space_id})
+            config = self.config
+            config["init_args"]["text"]["init_args"].update(assets)
+            description = {
+                "format_version": FORMAT_VERSION,
+                "xmodal_version": __version__,
+                "space_id": space_id,
+                "assets": sorted(assets),
+                "model": config,
+            }
+            (aside / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n")
+            (aside / "README.md").write_text(_model_card(self, space_id, card))
+            os.chmod(aside, 0o755)
+            _sync(aside)
+            _swap_in(aside, folder)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        return space_id
+
+    @classmethod
+    def load(cls, folder: str | Path, *, trust: bool = False) -> TwoTower:
+        """Read a model folder, strictly: every weight is used, and the ``space_id`` must come out as written.
+
+        Args:
+            folder: What :meth:`save` wrote.
+            trust: Allow the config to name classes from outside xmodal.
+
+        Raises:
+            ModelError: If the folder is no model, is damaged, or is of a newer format.
+        """
+        folder = Path(folder)
+        description = read_description(folder)
+        config = description["model"]
+        text_args = config["init_args"]["text"]["init_args"]
+        for name in description.get("assets", []):
+            asset = (folder / text_args[name]).resolve()
+            if not asset.is_relative_to(folder.resolve()):
+                raise ModelError(f"{folder / CONFIG_FILE}: the asset {text_args[name]!r} lies outside the model folder")
+            text_args[name] = str(asset)
+        model = instantiate(config, trust=trust)
+        if not isinstance(model, cls):
+            raise ModelError(f"{folder / CONFIG_FILE} describes {config['class_path']}, which is not a TwoTower")
+        try:
+            weights = load_file(folder / WEIGHTS_FILE)
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"{folder / WEIGHTS_FILE} cannot be read ({error}); copy the model folder again") from error
+        kept_elsewhere = tuple(f"text.{prefix}" for prefix in model.text.asset_prefixes)
+        if kept_elsewhere:
+            weights |= {name: value for name, value in model.state_dict().items() if name.startswith(kept_elsewhere)}
+        try:
+            model.load_state_dict(weights, strict=True)
+        except RuntimeError as error:
+            raise ModelError(f"{folder / WEIGHTS_FILE} does not fit the model that config.json describes: {error}") from error
+        found = model.space_id()
+        if found != description["space_id"]:
+            raise ModelError(
+                f"{folder} says it is space {description['space_id']} but its files make {found}; "
+                "they were changed or damaged, copy or export the model again"
+            )
+        return model.eval()
+
+
+def read_description(folder: str | Path) -> dict[str, Any]:
+    """What a model folder says of itself (format version, ``space_id``, configs), without loading weights.
+
+    Raises:
+        ModelError: If there is no readable ``config.json`` of a known format.
+    """
+    path = Path(folder) / CONFIG_FILE
+    try:
+        description = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ModelError(f"{folder} is not a model folder: it has no {CONFIG_FILE}") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    version = description.get("format_version") if isinstance(description, dict) else None
+    if not isinstance(version, int) or not isinstance(description.get("model"), dict):
+        raise ModelError(f"{path} is not the config of an xmodal model")
+    if version > FORMAT_VERSION:
+        raise ModelError(
+            f"{path} has format version {version} but this xmodal ({__version__}) reads up to {FORMAT_VERSION}; "
+            "update with: pip install --upgrade xmodal"
+        )
+    return description
+
+
+def _unit(vectors: Float[Tensor, "items dim"]) -> Float[Tensor, "items dim"]:
+    # In float32 even under autocast: a unit vector in bfloat16 is up to 0.4 % too long or too short.
+    return normalize(vectors.float(), dim=-1)
+
+
+def _sync(folder: Path) -> None:
+    """Flush every file of a folder to the disk, so that a rename cannot outrun the contents."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def _swap_in(aside: Path, folder: Path) -> None:
+    """Give the finished folder its name; an older model there is put back if that fails."""
+    if not folder.exists():
+        aside.rename(folder)
+        return
+    retired = folder.with_name(f".{folder.name}-retired-{os.getpid()}")
+    folder.rename(retired)
+    try:
+        aside.rename(folder)
+    except OSError:
+        retired.rename(folder)
+        raise
+    shutil.rmtree(retired)
+
+
+def _model_card(model: TwoTower, space_id: str, card: str | None) -> str:
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    rows: Mapping[str, object] = {
+        "space": f"`{space_id}`",
+        "dimension": model.dim,
+        "audio tower": f"`{type(model.audio).__name__}`, {model.sample_rate} Hz",
+        "text tower": f"`{type(model.text).__name__}`" + (", frozen" if model.text.frozen else ""),
+        "windows": f"{model.windows.window_seconds:g} s, hop {model.windows.hop_seconds or model.windows.window_seconds:g} s",
+        "parameters": f"{parameters:,}",
+        "made with": f"xmodal {__version__}",
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    usage = (
+        "```python\nimport xmodal\n\nembedder = xmodal.load('path/to/this/folder')\n"
+        "vectors = embedder.embed_texts(['slow sad piano'])\n```"
+    )
+    parts = [
+        "---\nlibrary_name: xmodal\npipeline_tag: feature-extraction\ntags: [audio, music, text, retrieval]\n---",
+        "# Audio–text embedding model",
+        f"| | |\n|---|---|\n{table}",
+        "Cosines of two vectors compare audio with audio, text with text and audio with text. "
+        "Vectors of another space mean nothing beside these.",
+        usage,
+    ]
+    if card:
+        parts.append(card.strip())
+    return "\n\n".join(parts) + "\n"

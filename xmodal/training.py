@@ -1,0 +1,386 @@
+"""Training: the LightningModule, its callbacks and the command line around them.
+
+One step: a batch of tracks and a text each become unit vectors, their cosines a score matrix, and the loss judges it
+against the relevance. Where tracks have tags, a second matrix of tracks against one-tag prompts joins in, so that a
+query of one word works as well as a sentence.
+
+A checkpoint (``*.ckpt``) is for going on with training. What users load is the model folder that
+:class:`ExportModel` writes from the best checkpoint when training ends.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Bool, Float
+from pytorch_lightning.callbacks import BasePredictionWriter, ModelCheckpoint
+from pytorch_lightning.cli import LightningCLI
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from xmodal.data.datasets import EvaluationSet, PairBatch, WindowBatch
+from xmodal.data.module import AudioTextData
+from xmodal.embeddings import Embeddings
+from xmodal.errors import ModelError, XmodalError
+from xmodal.losses.base import PairwiseLoss
+from xmodal.metrics import retrieval_metrics
+from xmodal.model import TwoTower
+from xmodal.towers.base import AudioTower, TextTower
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_VERSION = 1
+MONITOR = "validation/text_to_audio/mAP@10"
+
+
+class AlignmentModule(pl.LightningModule):
+    """Aligns two towers in one space. Every argument is a line of YAML.
+
+    Args:
+        audio: The audio tower.
+        text: The text tower.
+        loss: Judges a batch's score matrix; owns its temperature, margin and bias.
+        dim: Dimension of the joint space.
+        audio_hidden: Hidden width of the audio projection; None for a linear one.
+        text_hidden: Hidden width of the text projection; None for a linear one.
+        dropout: Dropout in the projections' hidden layers.
+        window_seconds: Length of the windows that files are cut into.
+        hop_seconds: Step from window to window; None for windows side by side.
+        last_window: The last-window rule of :class:`xmodal.audio.WindowPolicy`.
+        prompt_loss: Judges tracks against one-tag prompts; None for a copy of ``loss`` with parameters of its own.
+        prompt_weight: Weight of that second loss; 0 switches it off.
+        learning_rate: Peak rate of AdamW.
+        text_learning_rate: Peak rate of a text tower that is trained; None for a tenth of ``learning_rate``.
+        weight_decay: Of matrices and kernels; biases, gains and the loss's own scalars have none.
+        warmup: Share of all steps over which the rate rises from 0.
+        schedule: What follows: "cosine" to 0, or "constant".
+    """
+
+    def __init__(
+        self,
+        audio: AudioTower,
+        text: TextTower,
+        loss: PairwiseLoss,
+        dim: int = 256,
+        *,
+        audio_hidden: int | None = None,
+        text_hidden: int | None = None,
+        dropout: float = 0.0,
+        window_seconds: float = 10.0,
+        hop_seconds: float | None = None,
+        last_window: Literal["shift", "pad", "drop"] = "shift",
+        prompt_loss: PairwiseLoss | None = None,
+        prompt_weight: float = 1.0,
+        learning_rate: float = 1e-3,
+        text_learning_rate: float | None = None,
+        weight_decay: float = 0.01,
+        warmup: float = 0.05,
+        schedule: Literal["cosine", "constant"] = "cosine",
+    ) -> None:
+        super().__init__()
+        if not 0 <= warmup < 1:
+            raise ValueError(f"warmup is a share of all steps, at least 0 and below 1; got {warmup}")
+        if prompt_weight < 0:
+            raise ValueError(f"prompt_weight must be at least 0, got {prompt_weight}")
+        self.network = TwoTower(
+            audio,
+            text,
+            dim,
+            audio_hidden=audio_hidden,
+            text_hidden=text_hidden,
+            dropout=dropout,
+            window_seconds=window_seconds,
+            hop_seconds=hop_seconds,
+            last_window=last_window,
+        )
+        self.loss = loss
+        self.prompt_loss = copy.deepcopy(loss) if prompt_loss is None else prompt_loss
+        self.prompt_weight = prompt_weight
+        self.learning_rate = learning_rate
+        self.text_learning_rate = learning_rate / 10 if text_learning_rate is None else text_learning_rate
+        self.weight_decay = weight_decay
+        self.warmup = warmup
+        self.schedule = schedule
+        self._text_cache: dict[str, Tensor] = {}
+        self._window_vectors: list[Tensor] = []
+        self._window_rows: list[Tensor] = []
+        self._failed_files: set[str] = set()
+
+    # -- vectors ------------------------------------------------------------------------------------------------
+
+    def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts dim"]:
+        """Unit vectors of texts; a frozen tower reads each text once in a run."""
+        if not self.network.text.frozen:
+            return self.network.embed_text(texts)
+        self.remember_texts(texts)
+        features = torch.stack([self._text_cache[text] for text in texts]).to(self.device)
+        return self.network.embed_text_features(features)
+
+    @torch.no_grad()
+    def remember_texts(self, texts: Sequence[str], batch_size: int = 128) -> None:
+        """Have a frozen text tower read the texts that it has not read yet."""
+        unread = sorted(set(texts) - self._text_cache.keys(), key=len)
+        for first in range(0, len(unread), batch_size):
+            chunk = unread[first : first + batch_size]
+            # Outside of autocast, so that training sees the vectors that the finished model will give.
+            with torch.autocast(self.device.type, enabled=False):
+                features = self.network.text.encode(self.network.text.tokenize(chunk).to(self.device))
+            self._text_cache.update(zip(chunk, features.float().cpu(), strict=True))
+
+    # -- training -----------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: PairBatch, _batch_index: int) -> Tensor | None:
+        """Loss of one batch; None, which skips the step, if fewer than two of its tracks could be decoded."""
+        self._count_failures(batch.failures)
+        size = len(batch.texts)
+        if size < 2:
+            return None
+        audio = self.network.embed_audio_features(batch.features, batch.valid_frames)
+        total = self.loss(audio @ self.embed_texts(batch.texts).T, batch.relevance)
+        self.log("train/caption_loss", total, batch_size=size)
+        if batch.prompts and self.prompt_weight:
+            prompts = self.embed_texts(batch.prompts)
+            prompt_loss = self.prompt_loss(audio @ prompts.T, batch.prompt_relevance, batch.prompt_valid)
+            self.log("train/prompt_loss", prompt_loss, batch_size=size)
+            total = total + self.prompt_weight * prompt_loss
+        self.log("train/loss", total, prog_bar=True, batch_size=size)
+        return total
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with a warm-up; groups by tower, and without decay where decay means nothing."""
+        groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            rate = self.text_learning_rate if name.startswith("network.text.") else self.learning_rate
+            decay = self.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((rate, decay), []).append(parameter)
+        optimizer = torch.optim.AdamW(
+            [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        factor = learning_rate_factor(steps, round(self.warmup * steps), self.schedule)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # -- evaluation ---------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the windows of the last round."""
+        self._window_vectors.clear()
+        self._window_rows.clear()
+
+    def validation_step(self, batch: WindowBatch, _batch_index: int) -> None:
+        """Embed windows; they are judged together when all of them are there."""
+        self._count_failures(batch.failures)
+        if len(batch.rows):
+            vectors = self.network.embed_audio_features(batch.features, batch.valid_frames)
+            self._window_vectors.append(vectors.float().cpu())
+            self._window_rows.append(batch.rows.cpu())
+
+    def on_validation_epoch_end(self) -> None:
+        """Retrieval metrics in both directions over the whole validation set."""
+        self._log_retrieval("validation")
+
+    def on_test_epoch_start(self) -> None:
+        """Forget the windows of the last round."""
+        self.on_validation_epoch_start()
+
+    def test_step(self, batch: WindowBatch, batch_index: int) -> None:
+        """Embed windows of the test set."""
+        self.validation_step(batch, batch_index)
+
+    def on_test_epoch_end(self) -> None:
+        """Retrieval metrics in both directions over the whole test set."""
+        self._log_retrieval("test")
+
+    def predict_step(self, batch: WindowBatch, _batch_index: int) -> tuple[Tensor, Tensor]:
+        """Vectors of windows and the tracks they belong to."""
+        if not len(batch.rows):
+            return torch.zeros(0, self.network.dim), batch.rows.cpu()
+        return self.network.embed_audio_features(batch.features, batch.valid_frames).float().cpu(), batch.rows.cpu()
+
+    def _log_retrieval(self, split: Literal["validation", "test"]) -> None:
+        data: AudioTextData = self.trainer.datamodule  # type: ignore[attr-defined]
+        judged: EvaluationSet = data.evaluation_sets[split]
+        if not self._window_vectors:
+            return
+        tracks = pool_windows(torch.cat(self._window_vectors), torch.cat(self._window_rows), len(judged.tracks))
+        with torch.no_grad():
+            texts = self.embed_texts(judged.texts).float().cpu()
+        score = tracks @ texts.T
+        for name, value in both_directions(score, judged.relevance).items():
+            self.log(f"{split}/{name}", value, prog_bar=name == "text_to_audio/mAP@10", rank_zero_only=True)
+
+    def _count_failures(self, failures: Sequence[XmodalError]) -> None:
+        for failure in failures:
+            if str(failure) not in self._failed_files:
+                self._failed_files.add(str(failure))
+                logger.warning("left out (%d so far): %s", len(self._failed_files), failure)
+
+    # -- checkpoints --------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out what a frozen text tower brings of its own, and say how to build the rest."""
+        frozen = self._frozen_names()
+        checkpoint["state_dict"] = {
+            name: value for name, value in checkpoint["state_dict"].items() if name not in frozen
+        }
+        checkpoint["xmodal"] = {
+            "format_version": CHECKPOINT_VERSION,
+            "network": self.network.config,
+            "text_identity": self.network.text.identity(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that the checkpoint was made with this frozen text tower, and take its weights from there."""
+        stamp = checkpoint.get("xmodal")
+        if not isinstance(stamp, Mapping) or stamp.get("format_version") != CHECKPOINT_VERSION:
+            raise ModelError(f"the checkpoint was not written by this version of xmodal (format {CHECKPOINT_VERSION})")
+        if stamp["text_identity"] != self.network.text.identity():
+            raise ModelError(
+                "the checkpoint was trained with another text tower than the config names: "
+                f"{stamp['text_identity']} against {self.network.text.identity()}"
+            )
+        current = self.state_dict()
+        checkpoint["state_dict"] = {name: current[name] for name in self._frozen_names()} | checkpoint["state_dict"]
+
+    def _frozen_names(self) -> set[str]:
+        if not self.network.text.frozen:
+            return set()
+        prefixes = tuple(f"network.text.{prefix}" for prefix in self.network.text.asset_prefixes)
+        return {name for name in self.state_dict() if prefixes and name.startswith(prefixes)}
+
+
+def pool_windows(
+    vectors: Float[Tensor, "windows dim"], rows: Tensor, tracks: int
+) -> Float[Tensor, "tracks dim"]:
+    """One unit vector a track: the normalised mean of its windows. A track without windows gets zeros."""
+    pooled = torch.zeros(tracks, vectors.shape[1]).index_add_(0, rows, vectors)
+    return normalize(pooled, dim=-1)
+
+
+def both_directions(
+    score: Float[Tensor, "audio text"], relevance: Bool[Tensor, "audio text"]
+) -> dict[str, float]:
+    """``text_to_audio/…`` and ``audio_to_text/…`` metrics of a score matrix."""
+    directions = {"text_to_audio": (score.T, relevance.T), "audio_to_text": (score, relevance)}
+    return {
+        f"{direction}/{name}": value
+        for direction, (scores, right) in directions.items()
+        for name, value in retrieval_metrics(
+            scores,
+            right,
+            ks=tuple(k for k in (1, 5, 10) if k <= scores.shape[1]),
+            without_right="leave_out",
+        ).items()
+    }
+
+
+def learning_rate_factor(steps: int, warmup: int, schedule: str) -> Callable[[int], float]:
+    """Factor of the learning rate by step: linear from 0 over ``warmup`` steps, then cosine to 0 or constant."""
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if schedule == "constant":
+            return 1.0
+        done = (step - warmup) / max(steps - warmup, 1)
+        return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+    return factor
+
+
+class ExportModel(pl.Callback):
+    """Writes the model folder from the best checkpoint when training has ended.
+
+    Args:
+        folder: Where to, relative to the run's folder.
+    """
+
+    def __init__(self, folder: str = "model") -> None:
+        self.folder = folder
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Load the best weights and save them."""
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        assert isinstance(pl_module, AlignmentModule)
+        best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.best_model_path), None)
+        card = None
+        if best is not None:
+            assert isinstance(best, ModelCheckpoint)
+            # weights_only: a checkpoint is data, never code.
+            checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+            pl_module.on_load_checkpoint(checkpoint)
+            pl_module.load_state_dict(checkpoint["state_dict"], strict=True)
+            if best.monitor and best.best_model_score is not None:
+                card = f"Best of the run by `{best.monitor}`: {float(best.best_model_score):.4f}."
+        folder = run_folder(trainer) / self.folder
+        space_id = pl_module.network.save(folder, card=card, overwrite=True)
+        logger.info("model of space %s saved in %s", space_id, folder)
+
+
+class WritePredictions(BasePredictionWriter):
+    """Writes what ``predict`` embeds as one export, ``embeddings.parquet`` in the run's folder."""
+
+    def __init__(self) -> None:
+        super().__init__(write_interval="epoch")
+
+    def write_on_epoch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        predictions: Sequence[Any],
+        batch_indices: Sequence[Any],
+    ) -> None:
+        """Pool the windows of each track and save."""
+        assert isinstance(pl_module, AlignmentModule)
+        data: AudioTextData = trainer.datamodule  # type: ignore[attr-defined]
+        tracks = data.evaluation_sets["predict"].tracks
+        vectors = torch.cat([vector for vector, _ in predictions])
+        rows = torch.cat([row for _, row in predictions])
+        pooled = pool_windows(vectors, rows, len(tracks))
+        there = np.unique(rows.numpy())
+        path = run_folder(trainer) / "embeddings.parquet"
+        Embeddings(
+            ids=[tracks[row].id for row in there],
+            vectors=pooled[torch.from_numpy(there)].numpy(),
+            space_id=pl_module.network.space_id(),
+            metadata=[{"path": str(tracks[row].path), "tags": sorted(tracks[row].all_tags)} for row in there],
+        ).save(path)
+        logger.info("%d vectors saved in %s", len(there), path)
+
+
+def run_folder(trainer: pl.Trainer) -> Path:
+    """Where a run keeps its files: its first logger's folder."""
+    return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run ``fit``, ``validate``, ``test`` or ``predict`` and return the exit code.
+
+    Args:
+        args: Command-line words; None for those of the process.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        LightningCLI(
+            AlignmentModule,
+            AudioTextData,
+            args=None if args is None else list(args),
+            save_config_kwargs={"overwrite": True},
+        )
+    except XmodalError as error:
+        print(f"xmodal: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
