@@ -1,0 +1,58 @@
+"""Towers: the networks that turn audio and text into feature vectors.
+
+Each name is importable from here and is loaded from its module when it is first used, so that a model without a
+pretrained text encoder never pays for importing one.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xmodal.towers.bag_of_words import HashedBagOfWordsTower
+    from xmodal.towers.base import AudioTower, TextBatch, TextTower
+    from xmodal.towers.mel import LogMel
+    from xmodal.towers.mobile_cnn import MobileCnn
+    from xmodal.towers.pooling import AttentionPool, AutoPool, MaxPool, MeanMaxPool, MeanPool, TimePool
+    from xmodal.towers.sentence_transformer import SentenceTransformerTower
+    from xmodal.towers.spec_augment import SpecAugment
+
+_HOMES = {
+    "AttentionPool": "pooling",
+    "AudioTower": "base",
+    "AutoPool": "pooling",
+    "HashedBagOfWordsTower": "bag_of_words",
+    "LogMel": "mel",
+    "MaxPool": "pooling",
+    "MeanMaxPool": "pooling",
+    "MeanPool": "pooling",
+    "MobileCnn": "mobile_cnn",
+    "SentenceTransformerTower": "sentence_transformer",
+    "SpecAugment": "spec_augment",
+    "TextBatch": "base",
+    "TextTower": "base",
+    "TimePool": "pooling",
+}
+__all__ = [
+    "AttentionPool",
+    "AudioTower",
+    "AutoPool",
+    "HashedBagOfWordsTower",
+    "LogMel",
+    "MaxPool",
+    "MeanMaxPool",
+    "MeanPool",
+    "MobileCnn",
+    "SentenceTransformerTower",
+    "SpecAugment",
+    "TextBatch",
+    "TextTower",
+    "TimePool",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'xmodal.towers' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(f"xmodal.towers.{_HOMES[name]}"), name)

@@ -1,0 +1,188 @@
+"""What every tower is: the audio side and the text side of a two-tower model.
+
+Conventions
+-----------
+A tower ends before the projection: it gives feature vectors of any length, not unit vectors. Its answer for one
+item must not depend on the items beside it, on their order, or on how far the item was padded; the contract
+tests hold every tower to 1e-6 in evaluation mode. Towers are float32 outside of autocast.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from xmodal.configurable import Configurable
+from xmodal.towers.mel import LogMel
+
+
+class AudioTower(nn.Module, Configurable, ABC):
+    """Waveforms to feature vectors, in two steps so that the first may run and be cached elsewhere.
+
+    ``features`` is the fixed front end and ``encode`` the learned network; ``forward`` is both in a row.
+
+    Attributes:
+        sample_rate: Samples a second that the waveforms must have.
+        feature_dim: Length of the vectors.
+        front_end: The log-mel spectrogram, part of the tower's identity.
+    """
+
+    sample_rate: int
+    feature_dim: int
+
+    def __init__(self, front_end: LogMel, feature_dim: int) -> None:
+        super().__init__()
+        self.front_end = front_end
+        self.sample_rate = front_end.sample_rate
+        self.feature_dim = feature_dim
+
+    def features(self, waveform: Float[Tensor, "clips samples"]) -> Float[Tensor, "clips bands frames"]:
+        """Log-mel features, always float32. Padding at the end of a waveform must be zeros."""
+        return self.front_end(waveform)
+
+    def valid_frames(self, valid_samples: Int[Tensor, " clips"]) -> Int[Tensor, " clips"]:
+        """How many frames of ``features`` describe audio and not padding."""
+        return self.front_end.frames(valid_samples)
+
+    @abstractmethod
+    def encode(
+        self,
+        features: Float[Tensor, "clips bands frames"],
+        valid_frames: Int[Tensor, " clips"] | None = None,
+    ) -> Float[Tensor, "clips feature_dim"]:
+        """Feature vectors of the first ``valid_frames`` frames of each clip.
+
+        Args:
+            features: What :meth:`features` gave.
+            valid_frames: Frames to look at, at least one a clip; ``None`` means all.
+        """
+
+    def forward(
+        self,
+        waveform: Float[Tensor, "clips samples"],
+        valid_samples: Int[Tensor, " clips"] | None = None,
+    ) -> Float[Tensor, "clips feature_dim"]:
+        """Feature vectors of the first ``valid_samples`` samples of each clip.
+
+        Args:
+            waveform: Mono audio in [-1, 1] at ``sample_rate``.
+            valid_samples: Samples to listen to, at least one a clip; what follows is ignored. ``None`` means all.
+        """
+        if valid_samples is None:
+            return self.encode(self.features(waveform))
+        padding = torch.arange(waveform.shape[-1], device=waveform.device) >= valid_samples[:, None]
+        return self.encode(self.features(waveform.masked_fill(padding, 0.0)), self.valid_frames(valid_samples))
+
+    def identity(self) -> dict[str, Any]:
+        """Everything besides the weights that shapes the vectors, ready for JSON and free of file paths."""
+        return {"tower": type(self).__name__, "front_end": self.front_end.identity(), "feature_dim": self.feature_dim}
+
+
+@dataclass
+class TextBatch:
+    """Texts as the chunks of tokens that a text tower reads.
+
+    Attributes:
+        inputs: Tensors whose first axis is the chunks.
+        owner: The text that each chunk belongs to, ascending.
+        count: Number of texts.
+    """
+
+    inputs: dict[str, Tensor]
+    owner: Int[Tensor, " chunks"]
+    count: int
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> TextBatch:
+        """The same batch on another device."""
+        inputs = {name: tensor.to(device, non_blocking=non_blocking) for name, tensor in self.inputs.items()}
+        return TextBatch(inputs, self.owner.to(device, non_blocking=non_blocking), self.count)
+
+
+class TextTower(nn.Module, Configurable, ABC):
+    """Texts to feature vectors: ``tokenize`` runs in a loader's worker, ``encode`` on the device.
+
+    Attributes:
+        feature_dim: Length of the vectors.
+        max_tokens: Tokens that one chunk holds; longer texts become several chunks.
+        frozen: The vectors depend on the text alone and never change in training, so they may be cached.
+        asset_prefixes: Prefixes of the state dict whose tensors :meth:`save_assets` writes.
+    """
+
+    feature_dim: int
+    max_tokens: int
+    frozen: bool = False
+    asset_prefixes: tuple[str, ...] = ()
+
+    @abstractmethod
+    def tokenize(self, texts: Sequence[str]) -> TextBatch:
+        """Cut texts into chunks of tokens; nothing is truncated.
+
+        Raises:
+            ValueError: If there is no text, or one of them is blank.
+        """
+
+    @abstractmethod
+    def encode(self, batch: TextBatch) -> Float[Tensor, "texts feature_dim"]:
+        """One feature vector a text, its chunks pooled."""
+
+    def forward(self, texts: Sequence[str]) -> Float[Tensor, "texts feature_dim"]:
+        """Tokenise and encode on the device of the tower's weights."""
+        return self.encode(self.tokenize(texts).to(next(self.parameters()).device))
+
+    def save_assets(self, folder: Path) -> dict[str, Any]:
+        """Write what the tower needs besides its weights.
+
+        Args:
+            folder: The model's folder; existing files of the same names are replaced.
+
+        Returns:
+            Constructor arguments that replace the tower's own when it is loaded; paths are relative to ``folder``.
+        """
+        return {}
+
+    def identity(self) -> dict[str, Any]:
+        """Everything besides the weights that shapes the vectors, ready for JSON and free of file paths."""
+        return {"tower": type(self).__name__, "max_tokens": self.max_tokens, "feature_dim": self.feature_dim}
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, which leaves a frozen tower in evaluation mode."""
+        return super().train(mode and not self.frozen)
+
+
+def require_texts(texts: Sequence[str]) -> list[str]:
+    """The texts as a list, refused where one of them says nothing.
+
+    Raises:
+        TypeError: If ``texts`` is one string.
+        ValueError: If there is no text, or one of them is blank.
+    """
+    if isinstance(texts, str):
+        raise TypeError(f"texts must be a list of strings, got the single string {texts[:40]!r}; put it in a list")
+    if not texts:
+        raise ValueError("at least one text is needed, got an empty list")
+    for position, text in enumerate(texts):
+        if not text.strip():
+            raise ValueError(f"text {position} is blank ({text!r}) and has no vector; leave it out")
+    return list(texts)
+
+
+def frame_mask(valid_frames: Int[Tensor, " clips"], frames: int) -> Bool[Tensor, "clips frames"]:
+    """True at the frames that are audio, False at padding."""
+    return torch.arange(frames, device=valid_frames.device) < valid_frames[:, None]
+
+
+def silence_padding(
+    maps: Float[Tensor, "clips channels bands frames"],
+    valid_frames: Int[Tensor, " clips"] | None,
+) -> Float[Tensor, "clips channels bands frames"]:
+    """Zero the padded frames, so that the next convolution sees what it sees beyond the end of an unpadded clip."""
+    if valid_frames is None:
+        return maps
+    return maps.masked_fill(~frame_mask(valid_frames, maps.shape[-1])[:, None, None, :], 0.0)
