@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import Any, Literal
 
 from xmodal.audio import AUDIO_SUFFIXES, find_audio
 from xmodal.data.splits import SPLIT_NAMES
-from xmodal.data.tables import Row, read_table
+from xmodal.data.tables import Table, json_list, parse_cell, parse_names, parse_seconds, parse_text, read_table
 from xmodal.data.tracks import Caption, Track
 from xmodal.errors import DataError
 from xmodal.text import captions_from_tags
@@ -80,15 +79,15 @@ def read_tracks(
         return _read_folder(source)
     if not source.exists():
         raise DataError(f"{source} does not exist; give a folder of audio or a manifest")
-    rows = read_table(source)
-    columns = _find_columns(source, rows, tag_fields, split_field)
+    table = read_table(source)
+    columns = _find_columns(table, tag_fields, split_field)
     kinds = dict(tag_fields) if isinstance(tag_fields, Mapping) else {name: name for name in tag_fields or ()}
     beside = Path(os.path.abspath(source.parent))
     roots = [beside, beside.parent] if audio_root is None else [Path(os.path.abspath(audio_root))]
     tracks: list[Track] = []
     place_of: dict[str, str] = {}
     not_there: list[str] = []
-    for row in rows:
+    for row in table.rows:
         try:
             track = _make_track(row.cells, columns, kinds, roots)
         except ValueError as error:
@@ -174,7 +173,7 @@ def _read_folder(folder: Path) -> list[Track]:
         words = tuple(word for word in (part.replace("_", " ").strip() for part in folders) if word)
         tracks.append(
             Track(
-                id=name.as_posix(),
+                id=_id_of(name),
                 path=Path(os.path.abspath(path)),
                 tags={"folder": words} if words else {},
                 split=name.parts[0] if by_split else None,
@@ -184,22 +183,20 @@ def _read_folder(folder: Path) -> list[Track]:
 
 
 def _find_columns(
-    source: Path,
-    rows: Sequence[Row],
+    table: Table,
     tag_fields: Sequence[str] | Mapping[str, str] | None,
     split_field: str,
 ) -> dict[str, str]:
     """The column of each field that has one."""
-    names = list(dict.fromkeys(name for row in rows for name in row.cells))
     if isinstance(tag_fields, str):
         raise ValueError(f"tag_fields is a list of columns, got the string {tag_fields!r}; write [{tag_fields!r}]")
     for wanted in [*(tag_fields or ()), *([split_field] if split_field != "split" else [])]:
-        if wanted not in names:
-            raise DataError(f"{source} has no column {wanted!r}; its columns are: {', '.join(names)}")
+        if wanted not in table.names:
+            raise DataError(f"{table.path} has no column {wanted!r}; its columns are: {', '.join(table.names)}")
     columns: dict[str, str] = {}
     for field, synonyms in COLUMNS.items():
         # A column that the caller names as tags of a kind of its own is not also the column of tags without a kind.
-        free = [name for name in names if not (field == "tags" and name in (tag_fields or ()))]
+        free = [name for name in table.names if not (field == "tags" and name in (tag_fields or ()))]
         found = [name for synonym in synonyms for name in free if name.strip().lower() == synonym]
         if found:
             columns[field] = found[0]
@@ -207,8 +204,8 @@ def _find_columns(
         columns["split"] = split_field
     if "path" not in columns:
         raise DataError(
-            f"{source} has no column for the audio file ({', '.join(COLUMNS['path'])}); "
-            f"its columns are: {', '.join(names)}; rename the one that holds the paths"
+            f"{table.path} has no column for the audio file ({', '.join(COLUMNS['path'])}); "
+            f"its columns are: {', '.join(table.names)}; rename the one that holds the paths"
         )
     return columns
 
@@ -219,16 +216,16 @@ def _make_track(
     def cell(field: str, parse: Callable[[Any], Any]) -> Any:
         """The field's value in this row, None where it has none."""
         value = cells.get(columns[field]) if field in columns else None
-        return None if value is None else _named(columns[field], parse, value)
+        return None if value is None else parse_cell(columns[field], parse, value)
 
-    named_path = cell("path", _word)
+    named_path = cell("path", parse_text)
     if named_path is None:
         raise ValueError(f"every row needs an audio file, and the column {columns['path']!r} is empty")
-    start, end = cell("start_seconds", _seconds), cell("end_seconds", _seconds)
+    start, end = cell("start_seconds", parse_seconds), cell("end_seconds", parse_seconds)
     tags: dict[str, tuple[str, ...]] = dict(cell("tags", _tags_by_kind) or {})
     for column, kind in kinds.items():
         if cells.get(column) is not None:
-            names = _named(column, _words, cells[column])
+            names = parse_cell(column, parse_names, cells[column])
             tags[kind] = tuple(dict.fromkeys(tags.get(kind, ()) + names))
     taken = {*columns.values(), *kinds}
     nested = cells.get("extra")
@@ -238,52 +235,28 @@ def _make_track(
         extra |= nested
     fragment = "" if start is None and end is None else f"#t={start or 0.0},{'' if end is None else end}"
     return Track(
-        id=cell("id", _word) or Path(named_path).as_posix() + fragment,
+        id=cell("id", parse_text) or _id_of(Path(named_path)) + fragment,
         path=_locate(named_path, roots),
         start_seconds=start or 0.0,
         end_seconds=end,
-        tags={kind: names for kind, names in tags.items() if names},
+        tags=tags,
         captions=cell("captions", _captions) or (),
-        split=cell("split", _word),
+        split=cell("split", parse_text),
         extra=extra,
-        **{field: cell(field, _word) for field in ("group", "title", "artist", "album", "lyrics")},
+        **{field: cell(field, parse_text) for field in ("group", "title", "artist", "album", "lyrics")},
     )
-
-
-def _named(column: str, parse: Callable[[Any], Any], value: Any) -> Any:
-    try:
-        return parse(value)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"column {column!r}: {error}") from error
-
-
-def _word(value: Any) -> str | None:
-    """A text or a number as text; None if it is blank."""
-    if isinstance(value, (dict, list)):
-        raise ValueError(f"must be one text, got {json.dumps(value)[:60]}")
-    text = str(value)
-    return text if text.strip() else None
-
-
-def _words(value: Any) -> tuple[str, ...]:
-    """A list of names; a text may hold a JSON list, or names between semicolons or bars."""
-    if isinstance(value, str):
-        listed = _json_list(value)
-        value = [item.strip() for item in value.replace("|", ";").split(";")] if listed is None else listed
-    items = value if isinstance(value, list) else [value]
-    return tuple(dict.fromkeys(word for word in (_word(item) for item in items if item is not None) if word))
 
 
 def _tags_by_kind(value: Any) -> dict[str, tuple[str, ...]]:
     if isinstance(value, dict):
-        return {kind: _words(names) for kind, names in value.items() if names is not None}
-    return {"tag": _words(value)}
+        return {kind: parse_names(names) for kind, names in value.items() if names is not None}
+    return {"tag": parse_names(value)}
 
 
 def _captions(value: Any) -> tuple[Caption, ...]:
     """A caption or a list of them; in a text, bars part them: a semicolon may well be punctuation."""
     if isinstance(value, str):
-        listed = _json_list(value)
+        listed = json_list(value)
         value = [item.strip() for item in value.split("|")] if listed is None else listed
     items = value if isinstance(value, list) else [value]
     captions = []
@@ -292,32 +265,15 @@ def _captions(value: Any) -> tuple[Caption, ...]:
             if "text" not in item:
                 raise ValueError(f'a caption is a text or {{"text": …, "requires": […]}}, got {json.dumps(item)[:60]}')
             requires = item.get("requires")
-            captions.append(Caption(item["text"], None if requires is None else frozenset(_words(requires))))
-        elif item is not None and (word := _word(item)):
+            captions.append(Caption(item["text"], None if requires is None else frozenset(parse_names(requires))))
+        elif item is not None and (word := parse_text(item)):
             captions.append(Caption(word))
     return tuple(captions)
 
 
-def _json_list(text: str) -> list[Any] | None:
-    if not text.lstrip().startswith("["):
-        return None
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        return None
-    return value if isinstance(value, list) else None
-
-
-def _seconds(value: Any) -> float | None:
-    if isinstance(value, str) and not value.strip():
-        return None
-    try:
-        seconds = float(value)
-    except (ValueError, TypeError):
-        seconds = math.nan
-    if not math.isfinite(seconds):
-        raise ValueError(f"must be a number of seconds, got {value!r}")
-    return seconds
+def _id_of(path: Path) -> str:
+    # A file name need not be Unicode; an id must, to be printed, hashed and written.
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def _locate(named: str, roots: Sequence[Path]) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,22 @@ class Row:
     cells: Mapping[str, Any]
 
 
-def read_table(path: Path) -> list[Row]:
+@dataclass(frozen=True)
+class Table:
+    """The rows of a file, at least one.
+
+    Attributes:
+        path: The file.
+        names: The columns' names in the order of the file.
+        rows: The rows in the order of the file.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+def read_table(path: Path) -> Table:
     """Read a .csv, .tsv, .jsonl or .parquet file.
 
     Raises:
@@ -34,15 +50,76 @@ def read_table(path: Path) -> list[Row]:
     if path.suffix.lower() not in _READERS:
         raise DataError(f"{path}: a manifest ends in {', '.join(_READERS)}, got {path.suffix!r}; or give a folder")
     try:
-        rows = _READERS[path.suffix.lower()](path)
+        names, rows = _READERS[path.suffix.lower()](path)
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
     if not rows:
         raise DataError(f"{path} has no rows; a manifest needs at least one track")
-    return rows
+    return Table(path, tuple(names), tuple(rows))
 
 
-def _read_csv(path: Path) -> list[Row]:
+def parse_cell(column: str, parse: Callable[[Any], Any], value: Any) -> Any:
+    """What ``parse`` makes of a cell, with the column's name in its error.
+
+    Raises:
+        ValueError: If ``parse`` refuses the value.
+    """
+    try:
+        return parse(value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"column {column!r}: {error}") from error
+
+
+def parse_text(value: Any) -> str | None:
+    """A text or a number as text; None if it is blank.
+
+    Raises:
+        ValueError: If it is a list or an object.
+    """
+    if isinstance(value, (dict, list)):
+        raise ValueError(f"must be one text, got {json.dumps(value)[:60]}")
+    text = str(value)
+    return text if text.strip() else None
+
+
+def parse_names(value: Any) -> tuple[str, ...]:
+    """A list of names; a text may hold a JSON list, or names between semicolons or bars."""
+    if isinstance(value, str):
+        listed = json_list(value)
+        value = [item.strip() for item in value.replace("|", ";").split(";")] if listed is None else listed
+    items = value if isinstance(value, list) else [value]
+    return tuple(dict.fromkeys(word for word in (parse_text(item) for item in items if item is not None) if word))
+
+
+def json_list(text: str) -> list[Any] | None:
+    """The list that a text holds as JSON, None if it holds anything else."""
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    return value if isinstance(value, list) else None
+
+
+def parse_seconds(value: Any) -> float | None:
+    """A number of seconds; None if it is blank.
+
+    Raises:
+        ValueError: If it is no finite number.
+    """
+    if isinstance(value, str) and not value.strip():
+        return None
+    try:
+        seconds = float(value)
+    except (ValueError, TypeError):
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise ValueError(f"must be a number of seconds, got {value!r}")
+    return seconds
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[Row]]:
     # utf-8-sig: spreadsheets put a byte-order mark in front of the first column's name.
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
@@ -66,10 +143,10 @@ def _read_csv(path: Path) -> list[Row]:
                 rows.append(Row(f"line {reader.line_num}", filled))
         except csv.Error as error:
             raise DataError(f"{path}, line {reader.line_num}: not readable as CSV ({error})") from error
-    return rows
+    return [name for name in names if name], rows
 
 
-def _read_jsonl(path: Path) -> list[Row]:
+def _read_jsonl(path: Path) -> tuple[list[str], list[Row]]:
     rows = []
     with path.open("rb") as file:  # bytes: only a line feed ends a line, whatever characters the texts hold
         for number, line in enumerate(file, start=1):
@@ -86,11 +163,11 @@ def _read_jsonl(path: Path) -> list[Row]:
             if not isinstance(cells, dict):
                 raise DataError(f"{path}, line {number}: each line must be a JSON object, got {text.strip()[:60]}")
             rows.append(Row(f"line {number}", cells))
-    return rows
+    return list(dict.fromkeys(name for row in rows for name in row.cells)), rows
 
 
-def _read_parquet(path: Path) -> list[Row]:
-    import pyarrow
+def _read_parquet(path: Path) -> tuple[list[str], list[Row]]:
+    import pyarrow  # here, because it is slow to import and most manifests are text
     import pyarrow.parquet
 
     try:
@@ -99,13 +176,14 @@ def _read_parquet(path: Path) -> list[Row]:
         raise DataError(f"{path}: not readable as Parquet ({error})") from error
     _check_names(path, table.column_names)
     # Dates and the like have no JSON form; their text has.
-    return [
+    rows = [
         Row(f"row {number}", json.loads(json.dumps(cells, default=str), parse_constant=lambda _: None))
         for number, cells in enumerate(table.to_pylist(), start=1)
     ]
+    return table.column_names, rows
 
 
-_READERS: Mapping[str, Callable[[Path], list[Row]]] = {
+_READERS: Mapping[str, Callable[[Path], tuple[list[str], list[Row]]]] = {
     ".csv": _read_csv,
     ".tsv": _read_csv,
     ".jsonl": _read_jsonl,

@@ -57,7 +57,8 @@ class Track:
         path: The audio file.
         start_seconds: Where in the file the track starts, at least 0.
         end_seconds: Where it ends, after its start; None: where the file ends.
-        tags: Names by kind: ``{"instrument": ("flute", "piano"), "mood": ("calm",)}``.
+        tags: Names by kind: ``{"instrument": ("flute", "piano"), "mood": ("calm",)}``. A kind without names is
+            dropped: nothing is known about it.
         captions: The texts that are right for the track.
         lyrics: The words that are sung.
         title: Name of the piece.
@@ -66,6 +67,8 @@ class Track:
         split: The part of the corpus it belongs to, as the manifest says it.
         group: Tracks of one group (takes of one recording, a speaker) must not be on two sides of a split.
         extra: Everything else that the manifest says; JSON-able.
+
+    An empty text (a blank title) is held as None.
     """
 
     id: str
@@ -94,11 +97,17 @@ class Track:
         captions = tuple(self.captions)
         if not all(isinstance(caption, Caption) for caption in captions):
             raise ValueError(f"captions must be Caption objects, got {captions!r}; wrap a text as Caption(text)")
+        for name in ("lyrics", "title", "artist", "album", "split", "group"):
+            text = getattr(self, name)
+            if not (text is None or isinstance(text, str)):
+                raise ValueError(f"{name} must be a text or None, got {text!r}")
+            if text is not None and not text.strip():
+                object.__setattr__(self, name, None)
         # object.__setattr__ is how a frozen dataclass sets its own fields.
         object.__setattr__(self, "path", Path(self.path))
         object.__setattr__(self, "start_seconds", start)
         object.__setattr__(self, "end_seconds", end)
-        object.__setattr__(self, "tags", {kind: _names(kind, names) for kind, names in self.tags.items()})
+        object.__setattr__(self, "tags", {kind: _names(kind, names) for kind, names in self.tags.items() if names})
         object.__setattr__(self, "captions", captions)
         object.__setattr__(self, "extra", dict(self.extra))
 
