@@ -1,0 +1,307 @@
+"""The export format: ids, unit vectors and metadata of one embedding space in one Parquet file.
+
+Any Parquet reader sees an ordinary table: a column ``id`` (text), a column ``vector`` (a list of fixed size,
+float32) and one column for each metadata key. Keys whose values are all text, whole numbers, numbers, truth values
+or lists of text are plain columns of that type; anything else (nested tags, mixed types) is a column of JSON text,
+marked as such in the column's own metadata. A missing key is a null, and so is a value of ``None``: reading gives
+neither back. The identity of the space, the version of the format and the model's path are in the schema's metadata.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float32
+
+from xmodal.errors import IndexFormatError, SpaceMismatchError
+
+FORMAT_VERSION = "1"
+NORM_TOLERANCE = 1e-3
+RESERVED_KEYS = frozenset({"id", "vector"})
+
+_VERSION_KEY, _SPACE_KEY, _MODEL_KEY = b"xmodal.format_version", b"xmodal.space_id", b"xmodal.model"
+_JSON_FIELD = {b"xmodal.encoding": b"json"}
+_REMAKE = "make it again with: xmodal embed AUDIO --model MODEL --out FILE.parquet"
+
+
+@dataclass
+class Embeddings:
+    """Unit vectors of one space, with an id and a small dict of facts for each.
+
+    Args:
+        ids: One name a row, not empty, none twice.
+        vectors: ``[rows, dim]``, finite, of length 1 to within 1e-3; kept as float32.
+        space_id: Identity of the space, from the model that made the vectors.
+        metadata: One dict a row that JSON can hold (path, title, tags, start_seconds ...); ``id`` and ``vector``
+            are no keys. Empty dicts by default.
+        model: Where the model was when it made the vectors, so that a search can find it again.
+
+    Raises:
+        ValueError: If any of that does not hold.
+    """
+
+    ids: list[str]
+    vectors: Float32[np.ndarray, "rows dim"]
+    space_id: str
+    metadata: list[dict[str, Any]] = field(default_factory=list)
+    model: str | None = None
+
+    def __post_init__(self) -> None:
+        self.ids = list(self.ids)
+        self.vectors = unit_rows(self.vectors, "vectors")
+        self.metadata = list(self.metadata) or [{} for _ in self.ids]
+        if not len(self.ids) == len(self.vectors) == len(self.metadata):
+            raise ValueError(
+                "ids, vectors and metadata must have one entry a row, got "
+                f"{len(self.ids)} ids, {len(self.vectors)} vectors and {len(self.metadata)} metadata"
+            )
+        check_ids(self.ids)
+        if not self.space_id or not isinstance(self.space_id, str):
+            raise ValueError(f"space_id must name the model's space, got {self.space_id!r}; take it from the model")
+        for key in {key for row in self.metadata for key in row}:
+            if not isinstance(key, str) or key in RESERVED_KEYS:
+                raise ValueError(f"metadata keys must be text other than id and vector, got {key!r}; rename it")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def dim(self) -> int:
+        """Length of each vector."""
+        return int(self.vectors.shape[1])
+
+    def save(self, path: str | Path) -> None:
+        """Write one Parquet file; a kill at any moment leaves the old file or the new one.
+
+        Raises:
+            ValueError: If a metadata value cannot be written as JSON; nothing is written then.
+        """
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(self.vectors.reshape(-1), pa.float32()), self.dim)
+        facts = metadata_table(self.metadata)
+        table = pa.table(
+            [pa.array(self.ids, pa.string()), vectors, *facts.columns],
+            schema=pa.schema(
+                [pa.field("id", pa.string(), nullable=False), pa.field("vector", vectors.type), *facts.schema],
+                metadata=self._schema_metadata(),
+            ),
+        )
+        write_parquet(table, path)
+
+    def _schema_metadata(self) -> dict[bytes, bytes]:
+        said = {_VERSION_KEY: FORMAT_VERSION.encode(), _SPACE_KEY: self.space_id.encode()}
+        return said if self.model is None else {**said, _MODEL_KEY: self.model.encode()}
+
+    @classmethod
+    def load(cls, path: str | Path) -> Embeddings:
+        """Read and check a file that :meth:`save` wrote.
+
+        Raises:
+            IndexFormatError: If the file is missing, damaged, of another format or version, or its rows break the
+                rules above.
+        """
+        table = read_parquet(path, remedy=_REMAKE)
+        said = table.schema.metadata or {}
+        if _VERSION_KEY not in said or not RESERVED_KEYS.issubset(table.column_names):
+            raise IndexFormatError(f"{path}: this Parquet file holds no embeddings of xmodal; {_REMAKE}")
+        if said[_VERSION_KEY] != FORMAT_VERSION.encode():
+            raise IndexFormatError(
+                f"{path}: embeddings have format version {said[_VERSION_KEY].decode(errors='replace')} but this "
+                f"xmodal reads version {FORMAT_VERSION}; update xmodal or {_REMAKE}"
+            )
+        column = table["vector"].combine_chunks()
+        if not pa.types.is_fixed_size_list(column.type) or column.null_count or table["id"].null_count:
+            raise IndexFormatError(f"{path}: some rows have no id or no vector of fixed length; {_REMAKE}")
+        model = said.get(_MODEL_KEY)
+        try:
+            return cls(
+                ids=table["id"].to_pylist(),
+                vectors=column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), column.type.list_size),
+                space_id=said.get(_SPACE_KEY, b"").decode(),
+                metadata=metadata_rows(table.drop_columns(sorted(RESERVED_KEYS))),
+                model=None if model is None else model.decode(),
+            )
+        except ValueError as error:
+            raise IndexFormatError(f"{path}: {error}; the file is damaged, {_REMAKE}") from error
+
+
+def join(parts: Sequence[Embeddings]) -> Embeddings:
+    """Put exports of one space behind one another.
+
+    Raises:
+        ValueError: If there is no part, or an id is in two of them.
+        SpaceMismatchError: If the parts are not of one space.
+    """
+    if not parts:
+        raise ValueError("joining needs at least one export, got none")
+    first = parts[0]
+    for part in parts:
+        if (part.space_id, part.dim) != (first.space_id, first.dim):
+            raise SpaceMismatchError(
+                f"cannot join {first.dim}-dim vectors of space {first.space_id} with {part.dim}-dim vectors of space "
+                f"{part.space_id}; embed all files with one model: xmodal embed AUDIO --model MODEL --out FILE.parquet"
+            )
+    return Embeddings(
+        ids=[id_ for part in parts for id_ in part.ids],
+        vectors=np.concatenate([part.vectors for part in parts]),
+        space_id=first.space_id,
+        metadata=[row for part in parts for row in part.metadata],
+        model=first.model,
+    )
+
+
+def unit_rows(vectors: Any, name: str) -> Float32[np.ndarray, "rows dim"]:
+    """Check that ``vectors`` is a matrix of unit vectors, and give it as contiguous float32.
+
+    Raises:
+        ValueError: If it is not a matrix, or a row has a NaN, an infinity or a length other than 1 (within 1e-3).
+    """
+    matrix = np.ascontiguousarray(vectors, dtype=np.float32)
+    if matrix.ndim != 2 or matrix.shape[1] == 0:
+        raise ValueError(f"{name} must be a matrix [rows, dim], got shape {list(matrix.shape)}")
+    # NaN and infinity make the length fail as well, so one pass over the matrix finds all three.
+    lengths = np.sqrt(np.einsum("rd,rd->r", matrix, matrix, dtype=np.float64))
+    bad = np.flatnonzero(~(np.abs(lengths - 1.0) <= NORM_TOLERANCE))
+    if len(bad):
+        raise ValueError(
+            f"{name} must be finite and of length 1, but {len(bad)} of {len(matrix)} are not: row {bad[0]} has "
+            f"length {lengths[bad[0]]:.4g}; divide each row by its length"
+        )
+    return matrix
+
+
+def check_ids(ids: Sequence[str]) -> None:
+    """Refuse ids that are not text, empty or there twice (ValueError names the first)."""
+    seen: set[str] = set()
+    for row, id_ in enumerate(ids):
+        if not isinstance(id_, str) or not id_:
+            raise ValueError(f"ids must be text and not empty, got {id_!r} in row {row}")
+        if id_ in seen:
+            raise ValueError(f"ids must be unique, got {id_!r} a second time in row {row}")
+        seen.add(id_)
+
+
+def metadata_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """Turn metadata into columns, one for each key, typed where all its values are of one plain type.
+
+    Raises:
+        ValueError: If a value is nothing that JSON knows (the message names the key).
+    """
+    keys = list(dict.fromkeys(key for row in rows for key in row))  # in order of first use, so files are reproducible
+    fields, columns = [], []
+    for key in keys:
+        values = [row.get(key) for row in rows]
+        kind = _plain_type([value for value in values if value is not None])
+        if kind is None:
+            fields.append(pa.field(key, pa.string(), metadata=_JSON_FIELD))
+            columns.append(pa.array([None if value is None else _as_json(key, value) for value in values], pa.string()))
+        else:
+            fields.append(pa.field(key, kind))
+            columns.append(pa.array(values, kind))
+    if not keys:
+        return pa.table({})
+    return pa.table(columns, schema=pa.schema(fields))
+
+
+def _plain_type(values: Sequence[Any]) -> pa.DataType | None:
+    kinds = {type(value) for value in values}  # exact types: True is an int to isinstance
+    if kinds <= {str}:
+        return pa.string()
+    if kinds == {bool}:
+        return pa.bool_()
+    if kinds == {int} and all(-(2**63) <= value < 2**63 for value in values):
+        return pa.int64()
+    # Whole numbers up to 2**53 are exact as float64; NaN and infinity compare false here and JSON then refuses them.
+    if kinds == {float} and all(abs(value) < float("inf") for value in values):
+        return pa.float64()
+    if kinds == {int, float} and all(abs(value) <= 2**53 for value in values):
+        return pa.float64()
+    if kinds <= {list, tuple} and all(type(item) is str for value in values for item in value):
+        return pa.list_(pa.string())
+    return None
+
+
+def _as_json(key: str, value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"metadata must be text, numbers, lists and dicts, but {key!r} holds {value!r}: {error}"
+        ) from None
+
+
+def metadata_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Turn the columns of :func:`metadata_table` back into one dict a row; nulls give no key.
+
+    Raises:
+        ValueError: If a column that says it is JSON is not.
+    """
+    rows: list[dict[str, Any]] = [{} for _ in range(table.num_rows)]
+    for column_field, column in zip(table.schema, table.columns, strict=True):
+        is_json = (column_field.metadata or {}).items() >= _JSON_FIELD.items()
+        for row, value in zip(rows, column.to_pylist(), strict=True):
+            if value is not None:
+                row[column_field.name] = json.loads(value) if is_json else value
+    return rows
+
+
+def write_parquet(table: pa.Table, path: str | Path) -> None:
+    """Write a table so that no half-written file ever has its final name; pages carry checksums."""
+    # A dictionary of floats that never repeat only costs time.
+    names = [column.name for column in table.schema if column.name != "vector"]
+    with written_aside(path) as aside:
+        pq.write_table(table, aside, use_dictionary=names, write_page_checksum=True)
+
+
+def read_parquet(path: str | Path, *, remedy: str) -> pa.Table:
+    """Read a table and check its pages; the error says ``remedy`` as the next step.
+
+    Raises:
+        IndexFormatError: If the file is missing or damaged.
+    """
+    if not Path(path).is_file():
+        raise IndexFormatError(f"{path}: there is no such file; {remedy}")
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return file.read()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise IndexFormatError(f"{path}: this is no Parquet file or it is damaged ({reason}); {remedy}") from error
+
+
+@contextmanager
+def written_aside(path: str | Path) -> Iterator[Path]:
+    """Give a name beside ``path`` to write to; take its place in one step when the block ends well.
+
+    The bytes are on the disk before the name changes, so neither a kill nor a power cut leaves a half-written file
+    under the final name. If the block fails, what it wrote is removed and the old file stays.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        yield aside
+        sync(aside)
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

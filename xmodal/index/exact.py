@@ -1,0 +1,106 @@
+"""The reference index: every row is compared, in double precision, and equal scores keep the order of their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from xmodal.embeddings import unit_rows
+from xmodal.index.base import Index, Rows, Scores
+
+_BLOCK_ROWS = 8_192
+_BLOCK_SCORES = 2**24  # scores held at once; the working memory is about 16 bytes for each
+
+
+class ExactIndex(Index):
+    """All vectors in one matrix. The oracle for the others, and quick enough for some ten thousand rows."""
+
+    kind = "exact"
+
+    def __init__(self, space_id: str, dim: int) -> None:
+        super().__init__(space_id, dim)
+        self._vectors = np.empty((0, dim), np.float32)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Nothing: an exact search has nothing to choose."""
+        return {}
+
+    def vectors(self, rows: Sequence[int] | np.ndarray | None = None) -> Float32[np.ndarray, "rows dim"]:
+        """Give the vectors of some rows, or of all, in order; not to be written to."""
+        return self._vectors if rows is None else self._vectors[np.asarray(rows, np.int64)]
+
+    def _append(self, vectors: Float32[np.ndarray, "new dim"]) -> None:
+        self._vectors = np.concatenate([self._vectors, vectors])
+
+    def _keep(self, rows: Int64[np.ndarray, " kept"]) -> None:
+        self._vectors = self._vectors[rows]
+
+    def _nearest(self, queries: np.ndarray, k: int, among: Int64[np.ndarray, " allowed"] | None) -> tuple[Scores, Rows]:
+        return scan(self._vectors, queries, k, among)
+
+    def _write(self, data: Path) -> None:
+        with (data / "vectors.npy").open("wb") as stream:
+            np.save(stream, self._vectors, allow_pickle=False)
+
+    def _read(self, data: Path) -> int:
+        vectors = unit_rows(np.load(data / "vectors.npy", allow_pickle=False), "vectors")
+        if vectors.shape[1] != self.dim:
+            raise ValueError(f"vectors of {vectors.shape[1]} dimensions, {self.dim} promised")
+        self._vectors = vectors
+        return len(vectors)
+
+
+def scan(
+    vectors: Float32[np.ndarray, "rows dim"],
+    queries: Float32[np.ndarray, "queries dim"],
+    k: int,
+    among: Int64[np.ndarray, " allowed"] | None = None,
+) -> tuple[Scores, Rows]:
+    """Compare every query with every row, or with the rows in ``among`` (rising), and keep the best ``k``.
+
+    Products are summed in float64 and rounded once, so that equal vectors get equal scores whatever their place in a
+    matrix product, and a query scores the same alone and in a batch.
+    """
+    candidates = np.arange(len(vectors)) if among is None else among
+    block = max(1, _BLOCK_SCORES // len(candidates))
+    found = [
+        _scan_block(vectors, queries[start : start + block], k, candidates) for start in range(0, len(queries), block)
+    ]
+    scores, columns = (np.concatenate(part) for part in zip(*found, strict=True))
+    return scores, candidates[columns]
+
+
+def _scan_block(vectors: np.ndarray, queries: np.ndarray, k: int, candidates: np.ndarray) -> tuple[Scores, Rows]:
+    scores = np.empty((len(queries), len(candidates)), np.float32)
+    for start in range(0, len(candidates), _BLOCK_ROWS):
+        part = vectors[candidates[start : start + _BLOCK_ROWS]].astype(np.float64)
+        scores[:, start : start + _BLOCK_ROWS] = queries.astype(np.float64) @ part.T
+    return top_k(scores, k)
+
+
+def top_k(scores: Float32[np.ndarray, "queries candidates"], k: int) -> tuple[Scores, Rows]:
+    """Find the best ``k`` columns of each row, best first; of equal scores the lower column wins.
+
+    Raises:
+        ValueError: If ``k`` is not from 1 to the number of columns.
+    """
+    columns = scores.shape[1]
+    if not 1 <= k <= columns:
+        raise ValueError(f"k must be from 1 to the {columns} candidates, got k={k}")
+    last = np.partition(scores, columns - k, axis=1)[:, columns - k, None]
+    above, level = scores > last, scores == last
+    room = k - above.sum(axis=1, keepdims=True)
+    chosen = above | (level & (level.cumsum(axis=1) <= room))  # exactly k a row
+    best = np.nonzero(chosen)[1].reshape(len(scores), k)
+    return in_order(np.take_along_axis(scores, best, axis=1), best)
+
+
+def in_order(scores: Scores, rows: Rows) -> tuple[Scores, Rows]:
+    """Sort each result list: higher scores first, equal scores in the order of their rows."""
+    order = np.lexsort((rows, -scores), axis=1)
+    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
