@@ -1,0 +1,278 @@
+"""What every objective shares: its arguments, its policies and its two base classes.
+
+Conventions
+-----------
+``score[i, j]`` is the cosine of audio i and text j; ``relevance[i, j] > 0`` says that they belong together, and a
+larger number that they do so more; ``valid[i, j]`` is False where nobody may judge (an unknown tag, a duplicate);
+``weight[i, j]`` is how many pairs the pair stands for. Audio is an *anchor* in the row direction and text in the
+column direction, which is the row direction of the transposed matrices.
+
+The policies in which libraries silently differ, fixed here once:
+
+1. **Reduction.** A loss is a ratio of sums, ``sum of terms / number of terms``. Each class says what its terms are:
+   anchors, pairs or triples. Positive and negative pairs are averaged apart where the paper does so.
+2. **Anchors without a positive** are not terms, except where the class says that their negatives count.
+   A batch without any term gives 0, with a graph and zero gradients.
+3. **Positives in a denominator** are an argument of the soft-max losses (``denominator``), never a hidden choice.
+4. **Both directions** are computed and averaged with ``direction_weights`` (audio to text, text to audio), which are
+   divided by their sum. Losses whose terms are pairs have no direction.
+5. **Normalisation.** Scores are cosines, vectors are made unit vectors before a loss sees them; the few that need
+   norms say ``needs_norms``.
+6. **Distance** or squared distance is an argument (``distance``) or part of the class's formula, never a hidden
+   choice; between unit vectors the squared distance is ``2 - 2 * cosine``.
+7. **Graded relevance.** Every class declares in ``graded`` what a relevance between 0 and 1 means to it.
+8. **Many processes.** A loss sees the whole gathered matrix; it never gathers by itself.
+
+Also: arithmetic is float32 (float64 stays float64) with autocast off; weights and relevance get no gradient; a
+weight at or below 0 takes the pair out exactly as ``valid=False`` does, and what stands at such a place does not
+matter, be it NaN. A NaN at a valid place is let through: the loss is NaN, in every class, so that a broken step is
+seen and not averaged away.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Real
+from torch import Tensor, nn
+
+from xmodal.configurable import Configurable
+
+Graded = Literal["threshold", "soft target", "weight", "target distance", "margin"]
+"""What a relevance between 0 and 1 means to a loss.
+
+``threshold``: anything above 0 is a positive, its size is ignored. ``soft target``: the share or the probability that
+the model should give the pair. ``weight``: the positive pair's term counts that much. ``target distance``: the
+distance that the pair should have. ``margin``: the distance by which the pair should win.
+"""
+
+
+Terms = tuple[Float[Tensor, "anchors *parts"], Float[Tensor, "anchors *parts"]]
+"""Sum and number of each anchor's terms; parts, if any, are averaged apart and added."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Checked input of one direction: rows are anchors, columns the other side.
+
+    Attributes:
+        score: Cosines, float32 or float64; 0 where the pair is not valid.
+        relevance: In the score's dtype; 0 where the pair is not valid.
+        valid: The pairs that may be judged.
+        weight: How many pairs a pair stands for; 0 where it is not valid.
+    """
+
+    score: Float[Tensor, "anchors others"]
+    relevance: Float[Tensor, "anchors others"]
+    valid: Bool[Tensor, "anchors others"]
+    weight: Float[Tensor, "anchors others"]
+
+    @property
+    def positive(self) -> Bool[Tensor, "anchors others"]:
+        """Pairs that belong together."""
+        return self.relevance > 0
+
+    @property
+    def negative(self) -> Bool[Tensor, "anchors others"]:
+        """Pairs that are known not to belong together."""
+        return self.valid & (self.relevance <= 0)
+
+    @property
+    def positive_weight(self) -> Float[Tensor, "anchors others"]:
+        """Weights of the positives, 0 elsewhere."""
+        return self.weight * self.positive
+
+    @property
+    def negative_weight(self) -> Float[Tensor, "anchors others"]:
+        """Weights of the negatives, 0 elsewhere."""
+        return self.weight * self.negative
+
+    @property
+    def transposed(self) -> Pairs:
+        """The other direction."""
+        return Pairs(self.score.T, self.relevance.T, self.valid.T, self.weight.T)
+
+
+def make_pairs(
+    score: Float[Tensor, "audio text"],
+    relevance: Real[Tensor, "audio text"],
+    valid: Bool[Tensor, "audio text"] | None = None,
+    weight: Real[Tensor, "audio text"] | None = None,
+) -> Pairs:
+    """Check a loss's arguments and bring them into one form.
+
+    Raises:
+        ValueError: If a shape or a dtype is not what the contract says.
+    """
+    if score.ndim != 2:
+        raise ValueError(f"score must be a matrix [audio, text], got shape {tuple(score.shape)}; use audio @ text.T")
+    if not score.is_floating_point():
+        raise ValueError(f"score must hold cosines in a floating dtype, got {score.dtype}")
+    for name, given in (("relevance", relevance), ("valid", valid), ("weight", weight)):
+        if given is not None and given.shape != score.shape:
+            raise ValueError(
+                f"{name} must have the score's shape {tuple(score.shape)} [audio, text], got {tuple(given.shape)}"
+            )
+    if valid is not None and valid.dtype != torch.bool:
+        raise ValueError(f"valid must be boolean, got {valid.dtype}; for pairs that count more or less use weight")
+    dtype = torch.float64 if score.dtype == torch.float64 else torch.float32
+    score = score.to(dtype)
+    ones = torch.ones((), dtype=dtype, device=score.device).expand(score.shape)
+    weight = ones if weight is None else weight.detach().to(dtype)
+    # `> 0` and not `== 0` below: a NaN weight is no weight, and neither is a negative one.
+    valid = weight > 0 if valid is None else valid & (weight > 0)
+    return Pairs(
+        score=score.masked_fill(~valid, 0.0),
+        relevance=relevance.detach().to(dtype).masked_fill(~valid, 0.0),
+        valid=valid,
+        weight=weight.masked_fill(~valid, 0.0),
+    )
+
+
+def ratio_of_sums(terms: Terms) -> Float[Tensor, ""]:
+    """Sum of terms over number of terms, part by part, then the sum of the parts; a part without terms gives 0."""
+    total, count = terms[0].sum(dim=0), terms[1].sum(dim=0)
+    return torch.where(count > 0, total / torch.where(count > 0, count, 1.0), 0.0).sum()
+
+
+class PairwiseLoss(nn.Module, Configurable):
+    """An objective that needs the scores alone.
+
+    A new one is a subclass with :meth:`row_terms`, or with :meth:`compute` where the terms do not fall apart into
+    rows. Constructor arguments are plain typed values.
+
+    Args:
+        direction_weights: Weights of audio-to-text (rows) and text-to-audio (columns).
+    """
+
+    method_ids: ClassVar[tuple[str, ...]] = ()
+    """Entries of the project's list of methods that the class implements."""
+    graded: ClassVar[Graded] = "threshold"
+    directional: ClassVar[bool] = True
+    """False where the terms are pairs, so that rows and columns would give the same sums."""
+
+    def __init__(self, direction_weights: tuple[float, float] = (1.0, 1.0)) -> None:
+        super().__init__()
+        if len(direction_weights) != 2 or min(direction_weights) < 0 or not 0 < sum(direction_weights) < math.inf:
+            raise ValueError(
+                "direction_weights must be two numbers from 0 up, not both 0 (audio to text, text to audio), "
+                f"got {direction_weights}"
+            )
+        self.direction_weights = (float(direction_weights[0]), float(direction_weights[1]))
+
+    def forward(
+        self,
+        score: Float[Tensor, "audio text"],
+        relevance: Real[Tensor, "audio text"],
+        valid: Bool[Tensor, "audio text"] | None = None,
+        weight: Real[Tensor, "audio text"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """The loss of a batch.
+
+        Args:
+            score: Cosines in [-1, 1]; the loss applies its own temperature, bias and margin.
+            relevance: Above 0 where audio and text belong together; what its size means is the class's ``graded``.
+            valid: Pairs that may be judged; None for all.
+            weight: How many pairs each pair stands for, from 0 up; None for one each.
+
+        Returns:
+            A scalar in float32 (float64 for a float64 score), finite for every batch of finite scores.
+
+        Raises:
+            ValueError: If a shape or a dtype is not what the contract says.
+        """
+        with torch.autocast(score.device.type, enabled=False):
+            pairs = make_pairs(score, relevance, valid, weight)
+            # A zero that holds the graph of a batch without terms, and the NaN that a mask or a maximum would hide.
+            zero = 0.0 * pairs.score.sum()
+            if score.numel() == 0:
+                return zero + sum(0.0 * parameter.sum() for parameter in self.parameters())
+            return self.compute(pairs) + zero
+
+    def compute(self, pairs: Pairs) -> Float[Tensor, ""]:
+        """The loss of checked pairs: both directions of :meth:`row_terms`, averaged with their weights."""
+        if not self.directional:
+            return ratio_of_sums(self.row_terms(pairs))
+        rows, columns = self.direction_weights
+        loss = pairs.score.new_zeros(())
+        if rows:
+            loss = loss + rows * ratio_of_sums(self.row_terms(pairs))
+        if columns:
+            loss = loss + columns * ratio_of_sums(self.row_terms(pairs.transposed))
+        return loss / (rows + columns)
+
+    def row_terms(self, pairs: Pairs) -> Terms:
+        """Sum and number of each anchor's terms.
+
+        A row must not look at other rows: this is what lets long matrices be streamed in blocks of rows.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define row_terms(pairs) or compute(pairs)")
+
+
+class EmbeddingLoss(nn.Module, Configurable):
+    """An objective that needs the vectors: angles between three of them, regularisers, generators."""
+
+    method_ids: ClassVar[tuple[str, ...]] = ()
+    graded: ClassVar[Graded] = "threshold"
+    needs_norms: ClassVar[bool] = False
+    """True where the vectors must come as the projection made them, before they became unit vectors."""
+
+    def forward(
+        self,
+        audio: Float[Tensor, "audio dim"],
+        text: Float[Tensor, "text dim"],
+        relevance: Real[Tensor, "audio text"],
+        valid: Bool[Tensor, "audio text"] | None = None,
+        weight: Real[Tensor, "audio text"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """The loss of a batch of vectors; the other arguments as in :meth:`PairwiseLoss.forward`."""
+        if audio.ndim != 2 or text.ndim != 2 or audio.shape[1] != text.shape[1]:
+            raise ValueError(
+                "audio and text must be matrices [items, dim] of one dim, "
+                f"got {tuple(audio.shape)} and {tuple(text.shape)}"
+            )
+        with torch.autocast(audio.device.type, enabled=False):
+            audio, text = _full_precision(audio), _full_precision(text)
+            if not self.needs_norms:
+                audio, text = F.normalize(audio, dim=1), F.normalize(text, dim=1)
+            pairs = make_pairs(audio @ text.T, relevance, valid, weight)
+            zero = 0.0 * (audio.sum() + text.sum())
+            if relevance.numel() == 0:
+                return zero + sum(0.0 * parameter.sum() for parameter in self.parameters())
+            return self.compute(audio, text, pairs) + zero
+
+    def compute(
+        self, audio: Float[Tensor, "audio dim"], text: Float[Tensor, "text dim"], pairs: Pairs
+    ) -> Float[Tensor, ""]:
+        """The loss of checked input; ``pairs.score`` holds the products ``audio @ text.T``."""
+        raise NotImplementedError(f"{type(self).__name__} must define compute(audio, text, pairs)")
+
+
+def apply_loss(
+    loss: nn.Module,
+    audio: Float[Tensor, "audio dim"],
+    text: Float[Tensor, "text dim"],
+    relevance: Real[Tensor, "audio text"],
+    valid: Bool[Tensor, "audio text"] | None = None,
+    weight: Real[Tensor, "audio text"] | None = None,
+) -> Float[Tensor, ""]:
+    """Call an objective of either kind with vectors; they may have any norm.
+
+    Raises:
+        ValueError: If the loss is of neither kind, or a shape or a dtype is not what the contract says.
+    """
+    if isinstance(loss, EmbeddingLoss):
+        return loss(audio, text, relevance, valid, weight)
+    if not isinstance(loss, PairwiseLoss):
+        raise ValueError(f"a loss must be a PairwiseLoss or an EmbeddingLoss, got {type(loss).__name__}")
+    with torch.autocast(audio.device.type, enabled=False):
+        audio, text = F.normalize(_full_precision(audio), dim=1), F.normalize(_full_precision(text), dim=1)
+        return loss(audio @ text.T, relevance, valid, weight)
+
+
+def _full_precision(vectors: Tensor) -> Tensor:
+    return vectors if vectors.dtype == torch.float64 else vectors.float()

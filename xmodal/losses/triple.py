@@ -1,0 +1,126 @@
+"""Losses whose terms are triples: an anchor, a positive and a negative.
+
+No triple is ever listed. A hinge over triples is linear in the scores as long as the same triples are active, so it
+is enough to know, for each positive, how many negatives come within the margin, and for each negative the reverse.
+A sort and a binary search count both in O(N M log M) time and O(N M) memory, and the gradient is exact.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from xmodal.losses.base import Pairs, PairwiseLoss, Terms
+from xmodal.losses.numerics import Distance, check_choice, check_range, distance, weight_below
+
+Average = Literal["active", "all"]
+Mining = Literal["all", "semi-hard", "hard", "batch-hard"]
+
+
+class TripletLoss(PairwiseLoss):
+    """A positive must be closer to its anchor than a negative, by a margin.
+
+    A triple costs ``max(0, margin + d(anchor, positive) - d(anchor, negative))``. FaceNet's margin 0.2 on squared
+    distances is 0.1 on cosines. Positives whose mining finds no negative are not terms.
+
+    Args:
+        margin: In units of ``distance``.
+        mining: ``all`` triples; ``semi-hard``: the negative is farther than the positive, but within the margin;
+            ``hard``: each positive against the ``hardest`` closest negatives of its anchor (VSE++ for 1);
+            ``batch-hard``: the anchor's farthest positive against its closest negative.
+        distance: In which distance; ``cosine`` compares the scores.
+        hardest: How many negatives ``hard`` takes.
+        average: Over the ``active`` triples, which cost something, or over ``all`` that mining admits.
+        direction_weights: Weights of audio-to-text and text-to-audio.
+
+    References:
+        Schroff, Kalenichenko and Philbin, "FaceNet", CVPR 2015. Hermans, Beyer and Leibe, "In defense of the triplet
+        loss for person re-identification", 2017. Faghri et al., "VSE++", BMVC 2018.
+    """
+
+    method_ids: ClassVar[tuple[str, ...]] = ("1.03", "6.22", "7.38")
+
+    def __init__(
+        self,
+        margin: float = 0.1,
+        *,
+        mining: Mining = "semi-hard",
+        distance: Distance = "cosine",
+        hardest: int = 1,
+        average: Average = "active",
+        direction_weights: tuple[float, float] = (1.0, 1.0),
+    ) -> None:
+        super().__init__(direction_weights)
+        check_range("margin", margin, 0.0)
+        check_range("hardest", hardest, 1)
+        check_choice("mining", mining, Mining)
+        check_choice("distance", distance, Distance)
+        check_choice("average", average, Average)
+        self.margin, self.mining, self.distance = margin, mining, distance
+        self.hardest, self.average = hardest, average
+
+    def row_terms(self, pairs: Pairs) -> Terms:
+        """The triples of each anchor."""
+        closeness = -distance(pairs.score, self.distance)
+        positive_weight, negative_weight = pairs.positive_weight, pairs.negative_weight
+        if self.mining in ("hard", "batch-hard"):
+            negative_weight = negative_weight * top(closeness, pairs.negative, self.hardest_negatives)
+        if self.mining == "batch-hard":
+            positive_weight = positive_weight * top(-closeness, pairs.positive, 1)
+        total, active = hinge_over_triples(
+            closeness, positive_weight, negative_weight, self.margin, semi_hard=self.mining == "semi-hard"
+        )
+        if self.average == "active" or self.mining == "semi-hard":  # semi-hard triples are active by definition
+            return total, active
+        return total, positive_weight.sum(dim=1) * negative_weight.sum(dim=1)
+
+    @property
+    def hardest_negatives(self) -> int:
+        """How many negatives of an anchor hard mining takes."""
+        return self.hardest if self.mining == "hard" else 1
+
+
+def hinge_over_triples(
+    closeness: Float[Tensor, "anchors others"],
+    positive_weight: Float[Tensor, "anchors others"],
+    negative_weight: Float[Tensor, "anchors others"],
+    margin: float,
+    *,
+    semi_hard: bool = False,
+) -> Terms:
+    """Each anchor's sum of ``max(0, margin + c_n - c_p)`` over its triples, and the weight of those above 0.
+
+    Args:
+        closeness: Higher is closer.
+        positive_weight: Above 0 at the positives.
+        negative_weight: Above 0 at the negatives.
+        margin: In units of the closeness.
+        semi_hard: Admit only triples with ``c_n < c_p``.
+    """
+    with torch.no_grad():
+        # Both counts compare the same rounded numbers, so that a triple on the edge is active for both or neither.
+        edge = closeness - margin
+        below_edge = weight_below(closeness, negative_weight, edge, inclusive=True)
+        if semi_hard:
+            reach = weight_below(closeness, negative_weight, closeness, inclusive=False)
+        else:
+            reach = negative_weight.sum(dim=1, keepdim=True)
+        pull = positive_weight * (reach - below_edge).clamp(min=0.0)
+        push = weight_below(edge, positive_weight, closeness, inclusive=False)
+        if semi_hard:
+            push = push - weight_below(closeness, positive_weight, closeness, inclusive=True)
+        push = negative_weight * push.clamp(min=0.0)
+        active = pull.sum(dim=1)
+    return ((push - pull) * closeness).sum(dim=1) + margin * active, active
+
+
+def top(
+    values: Float[Tensor, "rows columns"], member: Bool[Tensor, "rows columns"], k: int
+) -> Bool[Tensor, "rows columns"]:
+    """The k largest members of each row, or all where there are fewer; one of equals is as good as another."""
+    k = min(k, values.shape[1])
+    chosen = values.detach().masked_fill(~member, -torch.inf).topk(k, dim=1).indices
+    return torch.zeros_like(member).scatter(1, chosen, True) & member
