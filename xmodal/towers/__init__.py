@@ -14,14 +14,18 @@ if TYPE_CHECKING:
     from xmodal.towers.base import AudioTower, TextBatch, TextTower
     from xmodal.towers.mel import LogMel
     from xmodal.towers.mobile_cnn import MobileCnn
+    from xmodal.towers.panns import Cnn10, Cnn14
     from xmodal.towers.pooling import AttentionPool, AutoPool, MaxPool, MeanMaxPool, MeanPool, TimePool
     from xmodal.towers.sentence_transformer import SentenceTransformerTower
+    from xmodal.towers.short_chunk import ShortChunkResNet
     from xmodal.towers.spec_augment import SpecAugment
 
 _HOMES = {
     "AttentionPool": "pooling",
     "AudioTower": "base",
     "AutoPool": "pooling",
+    "Cnn10": "panns",
+    "Cnn14": "panns",
     "HashedBagOfWordsTower": "bag_of_words",
     "LogMel": "mel",
     "MaxPool": "pooling",
@@ -29,6 +33,7 @@ _HOMES = {
     "MeanPool": "pooling",
     "MobileCnn": "mobile_cnn",
     "SentenceTransformerTower": "sentence_transformer",
+    "ShortChunkResNet": "short_chunk",
     "SpecAugment": "spec_augment",
     "TextBatch": "base",
     "TextTower": "base",
@@ -38,6 +43,8 @@ __all__ = [
     "AttentionPool",
     "AudioTower",
     "AutoPool",
+    "Cnn10",
+    "Cnn14",
     "HashedBagOfWordsTower",
     "LogMel",
     "MaxPool",
@@ -45,6 +52,7 @@ __all__ = [
     "MeanPool",
     "MobileCnn",
     "SentenceTransformerTower",
+    "ShortChunkResNet",
     "SpecAugment",
     "TextBatch",
     "TextTower",

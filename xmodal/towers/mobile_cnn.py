@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -69,9 +70,9 @@ class MobileCnn(AudioTower):
             nn.BatchNorm2d(feature_dim),
             nn.ReLU(),
         )
-        self.pooling = MeanMaxPool() if pooling is None else pooling
+        self.pooling = pooling or MeanMaxPool()
         self.pooling.prepare(feature_dim)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
 
     def encode(
         self, features: Float[Tensor, "clips bands frames"], valid_frames: Int[Tensor, " clips"] | None = None
@@ -85,3 +86,7 @@ class MobileCnn(AudioTower):
             valid_frames = None if valid_frames is None else (valid_frames + 1) // 2
         frames = self.head(maps).squeeze(2)
         return self.pooling(frames, None if valid_frames is None else frame_mask(valid_frames, frames.shape[-1]))
+
+    def identity(self) -> dict[str, Any]:
+        """The front end and the pooling."""
+        return super().identity() | {"pooling": type(self.pooling).__name__}
