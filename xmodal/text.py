@@ -63,7 +63,7 @@ def words_key(text: str) -> str:
     The folding is the Unicode Standard's compatibility caseless match (definition D146), which folds twice because
     a compatibility decomposition can bring new capital letters to light.
     """
-    folded = unicodedata.normalize("NFD", text).casefold()
+    folded = unicodedata.normalize("NFD", normalise_text(text)).casefold()
     return normalise_text(unicodedata.normalize("NFKD", folded).casefold())
 
 

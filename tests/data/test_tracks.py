@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xmodal.data.tracks import Caption, Track, relevance_matrix
+from xmodal.data.tracks import Caption, Track, relevance_matrix, track_fields
+from xmodal.text import render
 
 TAGS = ["piano", "Piano", "flute", "calm", "ﬂute"]  # the last one with a ligature: NFKC makes it "flute"
 TEXTS = ["A calm tune", "a  calm tune", "solo piano", "Solo Piano", "drums"]
@@ -113,6 +114,20 @@ def test_tags_are_compared_without_case_but_kept_as_written() -> None:
     assert track.tags == {"genre": ("Lo-Fi  Hip Hop",)}
     assert track.all_tags == {"lo-fi hip hop"}
     assert Caption("beats", frozenset({"LO-FI hip hop"})).requires == track.all_tags
+
+
+def test_a_template_can_name_everything_known_about_a_track() -> None:
+    track = Track(
+        "a",
+        Path("a"),
+        title="Dawn",
+        tags={"mood": ("calm", "warm"), "instrument": ("flute",), "title": ("no",)},
+        captions=(Caption("A calm tune"),),
+        extra={"bpm": 90, "mood": "no"},
+    )
+    template = "{id}: {caption} / {title}[ by {artist}], {mood}, {tags}, {bpm} bpm"
+    assert render(track_fields(track), template) == "a: A calm tune / Dawn, calm, warm, calm, warm, flute, no, 90 bpm"
+    assert track_fields(Track("b", Path("b")))["caption"] is None
 
 
 def test_blank_fields_are_no_fields() -> None:

@@ -117,6 +117,23 @@ class Track:
         return frozenset(words_key(name) for names in self.tags.values() for name in names)
 
 
+def track_fields(track: Track) -> dict[str, Any]:
+    """What :func:`xmodal.text.render` can write about a track.
+
+    Returns:
+        The tags by kind and under "tags" all of them, the first caption under "caption", then id, title, artist,
+        album and lyrics, and everything in ``extra``; a field goes before a kind of tag of the same name, and that
+        before ``extra``.
+    """
+    return {
+        **track.extra,
+        **track.tags,
+        "tags": tuple(name for names in track.tags.values() for name in names),
+        "caption": track.captions[0].text if track.captions else None,
+        **{name: getattr(track, name) for name in ("id", "title", "artist", "album", "lyrics")},
+    }
+
+
 def relevance_matrix(
     tracks: Sequence[Track],
     texts: Sequence[Caption],
