@@ -1,0 +1,375 @@
+"""From a file to blocks of mono samples at the file's own rate, with every damaged or unfit file refused by name.
+
+libsndfile decodes what it knows, because it alone seeks to the exact sample in every format it has. PyAV (FFmpeg)
+decodes the rest, and always from the start of the file: an AAC decoder that starts in the middle fills noise bands
+from another random state, so that a seek would give other samples than the whole file does.
+
+Neither library says that a file was cut short, so this module compares what the file declares with what was decoded:
+
+* WAV and AIFF: the end of the data chunk against the size of the file;
+* Ogg: the last page must be whole and carry the end-of-stream mark;
+* all others: the declared length against the decoded one, with a tolerance of 0.1 s (libsndfile) or 0.5 s (PyAV), and
+  at most a quarter of the length: encoder delay and padding are declared by some writers and not by others.
+
+An MP3 without a Xing or Info header and a raw AAC stream declare no length, so a cut one is simply a shorter file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any, Protocol
+
+import av
+import numpy as np
+import soundfile
+from av.error import FFmpegError
+from jaxtyping import Float
+
+from xmodal.errors import AudioError
+
+PEAK_LIMIT = 16.0  # 24 dB over full scale: far above any overshoot or hot float mix, far below unscaled integers
+SAMPLE_RATES_HZ = range(1_000, 1_536_001)
+
+_BLOCK_FRAMES = 65_536
+_BLOCK_VALUES = 8 * _BLOCK_FRAMES  # frames times channels: a file of 1,024 channels must not make a block of 256 MB
+_UNKNOWN_FRAMES = 2**62  # libsndfile says 2**63 - 1 where a FLAC declares no length
+_SOUNDFILE_SHORTFALL_SECONDS = 0.1
+_AV_SHORTFALL_SECONDS = 0.5
+_WHOLE_FILE = "re-encode it or get a complete copy"
+
+# Only containers of one self-contained file: a playlist could make FFmpeg open other files or addresses.
+_AV_CONTAINERS = (
+    "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dts,eac3,flac,flv,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,"
+    "mp3,mpc,mpc8,mpeg,mpegts,ogg,tak,tta,w64,wav,wv"
+)
+# Containers whose duration is written down; for the others FFmpeg guesses it from the bit rate.
+_AV_DECLARES_LENGTH = frozenset(
+    {"aiff", "ape", "asf", "au", "caf", "flac", "mov", "matroska", "ogg", "tta", "w64", "wav"}
+)
+
+
+class Source(Protocol):
+    """An open audio file."""
+
+    format: str  # container/codec
+    sample_rate: int
+    channels: int
+    declared_frames: int | None  # None where the file does not say
+
+    def blocks(self, start: int, stop: int | None) -> Iterator[Float[np.ndarray, " frames"]]:
+        """Mono blocks of the frames from ``start`` to ``stop`` (None: the end of the file), sharing no memory.
+
+        Raises:
+            AudioError: If the file turns out to be damaged or cut short, or holds samples that are no audio.
+        """
+
+
+@contextmanager
+def open_audio(path: str | os.PathLike[str]) -> Iterator[Source]:
+    """Open an audio file with the decoder that its content asks for.
+
+    Raises:
+        AudioError: If there is no such file, or it is empty, not audio, cut short, or of an unusable sample rate.
+    """
+    path = Path(path)
+    descriptor = _open_regular_file(path)
+    try:
+        _refuse_cut_short(path, descriptor)
+        source = _SoundFileSource.open(path, descriptor)
+        if source is not None:
+            with source.file:
+                _refuse_rate(path, source.sample_rate)
+                yield source
+            return
+        with _av_container(path) as container:
+            av_source = _AvSource(path, container)
+            _refuse_rate(path, av_source.sample_rate)
+            yield av_source
+    finally:
+        os.close(descriptor)
+
+
+def _open_regular_file(path: Path) -> int:
+    try:
+        # Asked before opening: to open a named pipe waits for its writer.
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise AudioError(path, "is a folder, not an audio file; list its files with find_audio")
+        if not stat.S_ISREG(status.st_mode):
+            raise AudioError(path, "is a device or a pipe, not a file; save the audio to a file first")
+        if status.st_size == 0:
+            raise AudioError(path, "is empty (0 bytes); get it again")
+        return os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        raise AudioError(path, "does not exist; check the path") from None
+    except OSError as error:
+        raise AudioError(path, f"cannot be opened ({error.strerror}); check the path and its permissions") from error
+    except ValueError as error:
+        raise AudioError(path, f"is not a possible path ({error}); check the path") from error
+
+
+def _refuse_rate(path: Path, sample_rate: int) -> None:
+    if sample_rate not in SAMPLE_RATES_HZ:
+        raise AudioError(
+            path,
+            f"declares a sample rate of {sample_rate} Hz, outside {SAMPLE_RATES_HZ[0]} to {SAMPLE_RATES_HZ[-1]} Hz; "
+            "its header is damaged or it is not audio",
+        )
+
+
+# What the file's own bytes say about its end
+
+
+def _refuse_cut_short(path: Path, descriptor: int) -> None:
+    size = os.fstat(descriptor).st_size
+    magic = os.pread(descriptor, 12, 0)
+    if magic[8:] in (b"WAVE", b"AIFF", b"AIFC"):
+        end = _data_chunk_end(descriptor, "<" if magic[:4] == b"RIFF" else ">")
+        if end is not None and end > size:
+            raise AudioError(path, f"is cut short: {end - size} bytes of its samples are missing; {_WHOLE_FILE}")
+    elif magic[:4] == b"OggS" and not _ends_with_last_ogg_page(descriptor, size):
+        raise AudioError(path, f"is cut short: it does not end with a last Ogg page; {_WHOLE_FILE}")
+
+
+def _data_chunk_end(descriptor: int, byte_order: str) -> int | None:
+    """Where the samples of a WAV or AIFF should end, or None where the file does not say."""
+    position = 12
+    for _ in range(1_000):  # a file of nothing but empty chunks must not be walked to its end
+        header = os.pread(descriptor, 8, position)
+        if len(header) < 8:
+            break
+        name, length = struct.unpack(f"{byte_order}4sI", header)
+        if name in (b"data", b"SSND"):
+            # A writer that cannot seek back leaves a placeholder of all or nearly all ones.
+            return position + 8 + length if length < 0x7FFF_0000 else None
+        position += 8 + length + length % 2
+    return None
+
+
+def _ends_with_last_ogg_page(descriptor: int, size: int) -> bool:
+    largest_page = 27 + 255 + 255 * 255
+    # Twice: a tag that another program appended may follow the last page.
+    tail = os.pread(descriptor, 2 * largest_page, max(0, size - 2 * largest_page))
+    page = tail[tail.rfind(b"OggS\0") :]
+    if len(page) < 27 or not page[5] & 4:
+        return False
+    segments = page[26]
+    return len(page) >= 27 + segments and len(page) >= 27 + segments + sum(page[27 : 27 + segments])
+
+
+def _mp3_declares_length(descriptor: int) -> bool:
+    """Whether the first MPEG frame is a Xing or Info header with a frame count."""
+    head = os.pread(descriptor, 10, 0)
+    after_tag = 0
+    if head[:3] == b"ID3" and len(head) == 10:
+        length = (head[6] & 127) << 21 | (head[7] & 127) << 14 | (head[8] & 127) << 7 | (head[9] & 127)
+        after_tag = 10 + length + (10 if head[5] & 16 else 0)
+    first_frames = os.pread(descriptor, 4096, after_tag)
+    for name in (b"Xing", b"Info"):
+        place = first_frames.find(name)
+        if place >= 0:
+            flags = first_frames[place + 4 : place + 8]
+            return len(flags) == 4 and bool(flags[3] & 1)
+    return False
+
+
+# The two decoders
+
+
+class _SequentialSoundFile(soundfile.SoundFile):
+    """A SoundFile that is only read forwards from where it was last set.
+
+    SoundFile.read seeks to its own position after every block, which for MP3 makes the decoder start over (a third of
+    the decoding time); it does not for a file that says it cannot seek. ``seek`` itself works as ever.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+class _SoundFileSource:
+    def __init__(self, path: Path, file: _SequentialSoundFile) -> None:
+        self.path = path
+        self.file = file
+        self.format = f"{file.format}/{file.subtype}".lower()
+        self.sample_rate = int(file.samplerate)
+        self.channels = int(file.channels)
+        self.declared_frames = file.frames if file.frames < _UNKNOWN_FRAMES else None
+
+    @classmethod
+    def open(cls, path: Path, descriptor: int) -> _SoundFileSource | None:
+        """The source, or None where libsndfile does not know the format or would guess the length."""
+        try:
+            # By descriptor: a name that ends in .raw is taken for headerless samples. libsndfile must not own it,
+            # for it does not close it when it refuses a file.
+            file = _SequentialSoundFile(descriptor, closefd=False)
+        except soundfile.SoundFileError:
+            return None
+        if file.format == "MP3" and not _mp3_declares_length(descriptor):
+            # libsndfile takes the first frame's bit rate for all, and stops there: 7 s of a 20-s file, silently.
+            file.close()
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            return None
+        return cls(path, file)
+
+    def blocks(self, start: int, stop: int | None) -> Iterator[np.ndarray]:
+        try:
+            if start:
+                self.file.seek(start)
+        except soundfile.SoundFileError as error:
+            seconds = start / self.sample_rate
+            raise AudioError(
+                self.path, f"has no readable audio at {seconds:.2f} s ({error}); it ends before or is damaged there"
+            ) from error
+        position = start
+        expected = self.declared_frames if stop is None else stop
+        limit = max(1, min(_BLOCK_FRAMES, _BLOCK_VALUES // self.channels))
+        if expected is not None:
+            limit = min(limit, max(1, expected - start))
+        buffer = np.empty((limit, self.channels), dtype=np.float32)
+        while stop is None or position < stop:
+            want = limit if stop is None else min(limit, stop - position)
+            try:
+                block = self.file.read(out=buffer[:want])
+            except soundfile.SoundFileError as error:
+                raise _damaged(self.path, position / self.sample_rate, error) from error
+            if len(block) == 0:
+                _refuse_shortfall(self, position, _SOUNDFILE_SHORTFALL_SECONDS)
+                return
+            position += len(block)
+            yield _mono(self.path, block)
+
+
+@contextmanager
+def _av_container(path: Path) -> Iterator[Any]:
+    try:
+        container = av.open(
+            f"file:{path}",  # so that a name such as "http:..." or "concat:..." is a file's name and nothing else
+            metadata_errors="replace",
+            container_options={"format_whitelist": _AV_CONTAINERS},
+        )
+    except (FFmpegError, OSError) as error:
+        raise AudioError(
+            path, f"is not audio that can be decoded, or its header is damaged ({_words(error)}); {_WHOLE_FILE}"
+        ) from error
+    with container:
+        yield container
+
+
+class _AvSource:
+    def __init__(self, path: Path, container: Any) -> None:
+        self.path = path
+        if not container.streams.audio:
+            raise AudioError(path, "holds no audio stream; choose another file")
+        stream = container.streams.audio[0]
+        self._decoded = self._decode(container, stream)
+        self._first = next(self._decoded, None)
+        if self._first is None:
+            raise AudioError(path, "holds no audio samples; get it again")
+        # Of the first frame, not of the stream: HE-AAC may declare half the rate that it decodes to.
+        self.sample_rate = int(self._first.sample_rate)
+        self.channels = int(self._first.layout.nb_channels)
+        container_name = container.format.name.split(",")[0]
+        self.format = f"{container_name}/{stream.codec_context.codec.canonical_name}"
+        seconds = None
+        if container_name in _AV_DECLARES_LENGTH:
+            if stream.duration is not None:
+                seconds = float(stream.duration * stream.time_base)
+            elif container.duration is not None and len(container.streams) == 1:  # else the longest stream's
+                seconds = container.duration / av.time_base
+        self.declared_frames = None if seconds is None else round(seconds * self.sample_rate)
+
+    def _decode(self, container: Any, stream: Any) -> Iterator[Any]:
+        position = 0
+        try:
+            for frame in container.decode(stream):
+                if frame.samples:
+                    position += frame.samples
+                    yield frame
+        except (FFmpegError, OSError) as error:
+            raise _damaged(self.path, position / (stream.rate or 1), error) from error
+
+    def blocks(self, start: int, stop: int | None) -> Iterator[np.ndarray]:
+        position = 0
+        waiting: list[np.ndarray] = []
+        waiting_frames = 0
+        for frame in chain([self._first], self._decoded):
+            if frame.sample_rate != self.sample_rate or frame.layout.nb_channels != self.channels:
+                seconds = position / self.sample_rate
+                raise AudioError(
+                    self.path, f"changes its sample rate or channels at {seconds:.2f} s; {_WHOLE_FILE} of one format"
+                )
+            before = position
+            position += frame.samples
+            if position <= start:
+                continue
+            part = _frame_values(frame)[max(0, start - before) :]
+            waiting.append(part if stop is None else part[: max(0, stop - max(start, before))])
+            waiting_frames += len(waiting[-1])
+            if waiting_frames >= _BLOCK_FRAMES or waiting_frames * self.channels >= _BLOCK_VALUES:
+                yield _mono(self.path, np.concatenate(waiting))
+                waiting, waiting_frames = [], 0
+            if stop is not None and position >= stop:
+                break
+        else:
+            _refuse_shortfall(self, position, _AV_SHORTFALL_SECONDS)
+        if waiting_frames:
+            yield _mono(self.path, np.concatenate(waiting))
+
+
+def _frame_values(frame: Any) -> Float[np.ndarray, "frames channels"]:
+    """The samples of one FFmpeg frame, integers scaled to [-1, 1]."""
+    values = frame.to_ndarray()
+    values = values.T if frame.format.is_planar else values.reshape(frame.samples, -1)
+    if values.dtype == np.uint8:
+        return (values.astype(np.float32) - 128) / 128
+    if np.issubdtype(values.dtype, np.integer):
+        return values.astype(np.float32) / -float(np.iinfo(values.dtype).min)
+    with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite and is refused as such
+        return values.astype(np.float32, copy=False)
+
+
+def _mono(path: Path, block: Float[np.ndarray, "frames channels"]) -> Float[np.ndarray, " frames"]:
+    channels = block.shape[1]
+    mono = block[:, 0].copy()
+    if channels > 1:
+        # Column by column: NumPy's mean over so short an axis is ten times slower.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for channel in range(1, channels):
+                mono += block[:, channel]
+            mono /= channels
+    lowest, highest = float(mono.min()), float(mono.max())
+    if lowest >= -PEAK_LIMIT and highest <= PEAK_LIMIT:
+        return mono
+    if np.isfinite(lowest) and np.isfinite(highest):
+        peak = max(-lowest, highest)
+        raise AudioError(
+            path,
+            f"holds samples of {peak:.3g}, far outside [-1, 1]: unscaled integers or damage; scale or re-encode it",
+        )
+    raise AudioError(path, "holds NaN or infinite samples; repair or re-encode it")
+
+
+def _refuse_shortfall(source: _SoundFileSource | _AvSource, decoded: int, tolerance_seconds: float) -> None:
+    declared = source.declared_frames
+    if declared is not None and declared - decoded > min(tolerance_seconds * source.sample_rate, declared / 4):
+        raise AudioError(
+            source.path,
+            f"is cut short or damaged: its header declares {declared / source.sample_rate:.2f} s and only "
+            f"{decoded / source.sample_rate:.2f} s can be decoded; {_WHOLE_FILE}",
+        )
+
+
+def _damaged(path: Path, seconds: float, error: Exception) -> AudioError:
+    return AudioError(path, f"is damaged at about {seconds:.2f} s ({_words(error)}); {_WHOLE_FILE}")
+
+
+def _words(error: Exception) -> str:
+    """What a decoder's error says, without its numbers and paths."""
+    return (getattr(error, "strerror", None) or getattr(error, "error_string", None) or str(error)).strip().rstrip(".")
