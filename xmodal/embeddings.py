@@ -127,7 +127,7 @@ class Embeddings:
                 ids=table["id"].to_pylist(),
                 vectors=column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), column.type.list_size),
                 space_id=said.get(_SPACE_KEY, b"").decode(),
-                metadata=metadata_rows(table.drop_columns(sorted(RESERVED_KEYS))),
+                metadata=metadata_rows(table),
                 model=None if model is None else model.decode(),
             )
         except ValueError as error:
@@ -242,11 +242,15 @@ def _as_json(key: str, value: Any) -> str:
 def metadata_rows(table: pa.Table) -> list[dict[str, Any]]:
     """Turn the columns of :func:`metadata_table` back into one dict a row; nulls give no key.
 
+    The columns ``id`` and ``vector``, which may stand beside them, are left out.
+
     Raises:
         ValueError: If a column that says it is JSON is not.
     """
     rows: list[dict[str, Any]] = [{} for _ in range(table.num_rows)]
     for column_field, column in zip(table.schema, table.columns, strict=True):
+        if column_field.name in RESERVED_KEYS:
+            continue
         is_json = (column_field.metadata or {}).items() >= _JSON_FIELD.items()
         for row, value in zip(rows, column.to_pylist(), strict=True):
             if value is not None:

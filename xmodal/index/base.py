@@ -203,7 +203,7 @@ class Index(ABC):
     def _read_all(self, data: Path) -> int:
         items = read_parquet(data / "items.parquet", remedy=REBUILD)
         self.ids = items["id"].to_pylist()
-        self.metadata = metadata_rows(items.drop_columns(["id"]))
+        self.metadata = metadata_rows(items)
         self._row_of = {id_: row for row, id_ in enumerate(self.ids)}
         return self._read(data)
 

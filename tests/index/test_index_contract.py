@@ -1,0 +1,313 @@
+"""What holds for every kind of index; a new engine is tested by adding its kind to ``xmodal.index.ENGINES``."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from xmodal.embeddings import Embeddings
+from xmodal.errors import IndexFormatError, SpaceMismatchError
+from xmodal.index import ENGINES, Index, build_index, load_index
+
+SPACE, DIM, ROWS = "0123456789abcdef", 24, 1500
+KINDS = sorted(ENGINES)
+RECALL_FLOOR = 0.95
+
+
+def unit(vectors):
+    return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def clustered(rows, seed=0):
+    """Like music: many tracks in each of a few corners."""
+    rng = np.random.default_rng(seed)
+    return unit(rng.normal(size=(20, DIM))[rng.integers(20, size=rows)] + 0.5 * rng.normal(size=(rows, DIM)))
+
+
+def export(rows=ROWS, seed=0, prefix="t", **changes):
+    vectors = clustered(rows, seed)
+    metadata = [{"title": f"Title {row}", "tags": ["piano"] * (row % 2)} for row in range(rows)]
+    arguments = {"ids": [f"{prefix}{row}" for row in range(rows)], "vectors": vectors, "space_id": SPACE}
+    return Embeddings(**({**arguments, "metadata": metadata} | changes))
+
+
+CORPUS = export()
+QUERIES = clustered(40, seed=7)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def shared(kind):
+    """An index that no test changes."""
+    return build_index(CORPUS, kind)
+
+
+@pytest.fixture
+def index(kind):
+    return build_index(export(120), kind)
+
+
+def find(index, queries, k=1, **options):
+    return index.search(queries, k, space_id=SPACE, **options)
+
+
+def brute_force(vectors, queries, k):
+    scores = queries.astype(np.float64) @ vectors.astype(np.float64).T
+    rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, rows, axis=1), rows
+
+
+def recall(found, truth):
+    return np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found.tolist(), truth.tolist(), strict=True)])
+
+
+def test_every_vector_finds_itself(shared):
+    scores, rows = find(shared, CORPUS.vectors)
+    np.testing.assert_array_equal(rows[:, 0], np.arange(ROWS))
+    np.testing.assert_allclose(scores, 1, atol=1e-5)
+
+
+def test_the_best_rows_are_found_best_first_with_their_cosines(shared):
+    scores, rows = find(shared, QUERIES, 10)
+    truth_scores, truth = brute_force(CORPUS.vectors, QUERIES, 10)
+    assert recall(rows, truth) >= RECALL_FLOOR
+    assert (np.diff(scores, axis=1) <= 0).all()
+    cosines = np.einsum("qd,qkd->qk", QUERIES, CORPUS.vectors[rows])
+    np.testing.assert_allclose(scores, cosines, atol=1e-6)
+    if shared.kind != "hnsw":
+        np.testing.assert_array_equal(rows, truth)
+        np.testing.assert_allclose(scores, truth_scores, atol=1e-6)
+    assert (scores.dtype, rows.dtype) == (np.float32, np.int64)
+
+
+def test_opposite_vectors_come_last_with_their_negative_cosine(kind):
+    vector = clustered(1)
+    index = build_index(export(2, vectors=np.concatenate([-vector, vector])), kind)
+    scores, rows = find(index, vector, 2)
+    np.testing.assert_array_equal(rows, [[1, 0]])
+    np.testing.assert_allclose(scores, [[1, -1]], atol=1e-6)
+
+
+def test_equal_scores_keep_the_order_of_the_rows(kind):
+    # Whole numbers under the root of 1: every product is exact, whatever the order of the sum.
+    vectors = np.tile(np.eye(4, dtype=np.float32), (5, 1))
+    index = build_index(Embeddings([str(row) for row in range(20)], vectors, SPACE), kind)
+    _, rows = find(index, np.eye(4, dtype=np.float32)[[2]], 20)
+    assert rows[0].tolist() == [2, 6, 10, 14, 18] + [row for row in range(20) if row % 4 != 2]
+
+
+def test_a_query_finds_the_same_alone_and_among_others(shared):
+    scores, rows = find(shared, QUERIES, 10)
+    for place in (0, 17, 39):
+        alone_scores, alone_rows = find(shared, QUERIES[place : place + 1], 10)
+        np.testing.assert_array_equal(alone_rows[0], rows[place])
+        np.testing.assert_allclose(alone_scores[0], scores[place], atol=1e-6)
+
+
+def test_searches_from_many_threads_agree_with_one(shared):
+    # Different lengths and filters side by side: one call's choices must not reach another's.
+    jobs = [(place, k, among) for place in range(40) for k in (1, 7, 60) for among in (None, np.arange(300, 1500))]
+
+    def run(job):
+        place, k, among = job
+        return find(shared, QUERIES[place : place + 1], k, among=among)[1].tolist()
+
+    one_by_one = [run(job) for job in jobs]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(run, jobs)) == one_by_one
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5])
+def test_a_search_among_some_rows_returns_only_those_and_the_best_of_them(shared, share):
+    among = np.random.default_rng(3).choice(ROWS, int(share * ROWS), replace=False)
+    _, rows = find(shared, QUERIES, 5, among=among)
+    assert np.isin(rows, among).all()
+    truth = np.sort(among)[brute_force(CORPUS.vectors[np.sort(among)], QUERIES, 5)[1]]
+    assert recall(rows, truth) >= RECALL_FLOOR
+
+
+def test_a_search_among_no_rows_finds_nothing(shared):
+    assert find(shared, QUERIES, 5, among=[])[1].shape == (40, 0)
+
+
+@pytest.mark.parametrize("among", [[0, ROWS], [-1]])
+def test_rows_that_are_not_there_are_refused(shared, among):
+    with pytest.raises(ValueError, match=r"rows from 0 to 1499, got"):
+        find(shared, QUERIES, among=among)
+
+
+def test_ids_and_metadata_belong_to_the_vectors_through_save_load_add_and_remove(kind, tmp_path):
+    expected = {}
+    index = build_index(export(300), kind)
+    for part in (export(300), export(80, 5, prefix="new")):
+        for id_, vector, facts in zip(part.ids, part.vectors, part.metadata, strict=True):
+            expected[id_] = (vector, facts)
+
+    def check(index):
+        assert sorted(index.ids) == sorted(expected)
+        _, rows = find(index, np.stack([expected[id_][0] for id_ in index.ids]))
+        assert [index.ids[row] for row in rows[:, 0]] == index.ids
+        assert index.metadata == [expected[id_][1] for id_ in index.ids]
+        np.testing.assert_array_equal(index.vectors(), np.stack([expected[id_][0] for id_ in index.ids]))
+        np.testing.assert_array_equal(index.rows_of(index.ids), np.arange(len(index)))
+
+    def saved(index):
+        index.save(tmp_path / "index")
+        return load_index(tmp_path / "index")
+
+    index.add(export(80, 5, prefix="new"))
+    check(index)
+    check(saved(index))
+    # A few at a time, then most: a graph keeps dead nodes for a while and then is built again.
+    for which in (slice(10, 40), slice(0, None, 9), slice(0, 150)):
+        gone = index.ids[which]
+        index.remove(gone)
+        for id_ in gone:
+            del expected[id_]
+        check(index)
+        index = saved(index)
+        check(index)
+    again = export(1, 9, prefix="back")
+    index.add(again)
+    expected["back0"] = (again.vectors[0], again.metadata[0])
+    check(saved(index))
+
+
+def test_removed_rows_are_never_returned(kind):
+    index = build_index(export(400), kind)
+    gone = index.ids[::5]
+    vectors = index.vectors()[::5]
+    index.remove(gone)
+    scores, rows = find(index, vectors, 20)
+    assert (rows >= 0).all()
+    assert not set(gone) & {index.ids[row] for row in rows.ravel()}
+    assert (scores[:, 0] < 0.9999).all()
+
+
+def test_an_id_that_was_removed_can_come_back_with_another_vector(index):
+    index.remove(["t3"])
+    index.add(export(1, 4, ids=["t3"]))
+    assert index.ids[-1] == "t3"
+    assert index.rows_of(["t3"]).tolist() == [119]
+    assert find(index, export(1, 4).vectors)[1].tolist() == [[119]]
+
+
+def test_a_loaded_index_gives_the_same_results_and_remembers_what_it_is(shared, kind, tmp_path):
+    shared.save(tmp_path)
+    loaded = load_index(tmp_path)
+    assert type(loaded) is type(shared)
+    assert type(loaded).load(tmp_path).ids == Index.load(tmp_path).ids == CORPUS.ids
+    assert (loaded.kind, loaded.space_id, loaded.dim, loaded.settings) == (kind, SPACE, DIM, shared.settings)
+    for before, after in zip(find(shared, QUERIES, 10), find(loaded, QUERIES, 10), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_the_model_and_rows_without_metadata_come_back(kind, tmp_path):
+    build_index(export(3, metadata=[], model="models/first"), kind).save(tmp_path)
+    loaded = load_index(tmp_path)
+    assert loaded.model == "models/first"
+    assert loaded.metadata == [{}, {}, {}]
+
+
+def test_adding_does_not_change_the_export(kind):
+    first = export(5)
+    index = build_index(first, kind)
+    index.add(export(5, 1, prefix="u"))
+    index.remove(["t0"])
+    assert (len(first), first.ids[0]) == (5, "t0")
+
+
+def test_an_empty_index_finds_nothing_can_be_saved_and_filled(kind, tmp_path):
+    build_index(export(0), kind).save(tmp_path)
+    index = load_index(tmp_path)
+    scores, rows = find(index, QUERIES, 3)
+    assert scores.shape == rows.shape == (40, 0)
+    assert index.vectors().shape == (0, DIM)
+    index.add(export(4))
+    assert find(index, export(4).vectors)[1][:, 0].tolist() == [0, 1, 2, 3]
+    index.remove(index.ids)
+    index.save(tmp_path)
+    assert len(load_index(tmp_path)) == 0
+
+
+def test_k_beyond_the_index_gives_all_rows_and_no_query_gives_none(index):
+    scores, rows = find(index, QUERIES, 1000)
+    assert [sorted(found) for found in rows.tolist()] == [list(range(120))] * 40
+    assert np.isfinite(scores).all()
+    assert find(index, np.empty((0, DIM)), 5)[1].shape == (0, 5)
+
+
+@pytest.mark.parametrize("k", [0, -3])
+def test_k_below_one_is_refused(index, k):
+    with pytest.raises(ValueError, match=f"at least 1, got k={k}"):
+        find(index, QUERIES, k)
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        (np.full((1, DIM), np.nan), "row 0 has length nan"),
+        (np.full((1, DIM), np.inf), "finite"),
+        (np.zeros((1, DIM)), "row 0 has length 0"),
+        (2 * QUERIES, "40 of 40 are not"),
+        (QUERIES[0], r"matrix \[rows, dim\], got shape \[24\]"),
+    ],
+)
+def test_a_query_that_is_no_unit_vector_is_refused(index, query, message):
+    with pytest.raises(ValueError, match=message):
+        find(index, query)
+
+
+def test_a_query_of_another_space_or_dimension_is_refused_with_both_and_the_remedy(index):
+    with pytest.raises(SpaceMismatchError, match=r"24-dim vectors of space 0123456789abcdef but .*space feed") as said:
+        index.search(QUERIES, 1, space_id="feed")
+    assert "xmodal embed" in str(said.value)
+    assert "xmodal index build" in str(said.value)
+    with pytest.raises(SpaceMismatchError, match="but the query has 12-dim"):
+        find(index, unit(QUERIES[:, :12]))
+
+
+def test_an_export_of_another_space_or_dimension_is_not_added(index):
+    with pytest.raises(SpaceMismatchError, match=r"but the export has 24-dim vectors of space feed"):
+        index.add(export(2, prefix="u", space_id="feed"))
+    with pytest.raises(SpaceMismatchError, match="but the export has 12-dim"):
+        index.add(export(2, prefix="u", vectors=unit(clustered(2)[:, :12])))
+    assert len(index) == 120
+
+
+def test_an_id_is_added_once_and_a_refused_export_leaves_no_row(index):
+    with pytest.raises(ValueError, match="holds 't119' and 1 more already"):
+        index.add(export(3, ids=["new", "t119", "t4"]))
+    assert index.ids == export(120).ids
+    assert len(index.vectors()) == 120
+    with pytest.raises(ValueError, match="holds no 'new'"):
+        index.rows_of(["new"])
+
+
+def test_removing_an_unknown_id_is_refused_and_removes_nothing(index):
+    with pytest.raises(ValueError, match="holds no 'nobody'"):
+        index.remove(["t0", "nobody"])
+    assert len(index) == len(index.vectors()) == 120
+    index.remove([])
+    assert len(index) == 120
+
+
+def test_vectors_that_were_given_out_stay_when_the_index_changes(index):
+    given = index.vectors()
+    kept = given.copy()
+    index.add(export(2000, 3, prefix="u"))
+    np.testing.assert_array_equal(given, kept)
+    np.testing.assert_array_equal(index.vectors([7, 3]), kept[[7, 3]])
+
+
+def test_an_index_of_one_kind_is_not_taken_for_another(kind, tmp_path):
+    build_index(export(3), kind).save(tmp_path)
+    other = KINDS[KINDS.index(kind) - 1]
+    with pytest.raises(IndexFormatError, match=f"of kind '{kind}', not '{other}'"):
+        type(build_index(export(3), other)).load(tmp_path)

@@ -1,0 +1,148 @@
+"""What only some engines do: the choice between them, the exact scan, the graph's settings and dead nodes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from xmodal.embeddings import Embeddings
+from xmodal.index import base, build_index, load_index
+from xmodal.index.exact import scan, top_k
+
+SPACE = "0123456789abcdef"
+
+
+def export(rows, dim=8, seed=0):
+    vectors = np.random.default_rng(seed).normal(size=(rows, dim))
+    return Embeddings(
+        [f"t{row}" for row in range(rows)], vectors / np.linalg.norm(vectors, axis=1, keepdims=True), SPACE
+    )
+
+
+def test_auto_compares_every_row_of_a_small_catalogue_and_takes_the_graph_for_a_large_one(monkeypatch):
+    assert build_index(export(20)).kind == "flat"
+    monkeypatch.setattr(base, "FLAT_LIMIT", 19)
+    assert build_index(export(20)).kind == "hnsw"
+
+
+def test_an_unknown_kind_or_setting_is_refused():
+    with pytest.raises(ValueError, match=r"one of auto, exact, flat, hnsw, got 'hsnw'"):
+        build_index(export(3), "hsnw")
+    with pytest.raises(TypeError, match="link"):
+        build_index(export(3), "hnsw", link=3)
+    with pytest.raises(ValueError, match="links=1"):
+        build_index(export(3), "hnsw", links=1)
+
+
+def test_the_package_does_not_import_faiss_until_it_is_used():
+    code = (
+        "import sys; from xmodal.index import build_index; from xmodal.embeddings import Embeddings; "
+        "build_index(Embeddings(['a'], [[1.0, 0.0]], 's'), 'exact'); print('faiss' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+# Few values, so that there are many ties, also across the cut at k.
+tied = arrays(
+    np.float32, st.tuples(st.integers(1, 4), st.integers(1, 9)), elements=st.sampled_from([-1.0, -0.5, 0.0, 0.5])
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(tied, st.data())
+def test_top_k_is_a_stable_sort_cut_at_k(scores, data):
+    k = data.draw(st.integers(1, scores.shape[1]))
+    expected = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    best, columns = top_k(scores, k)
+    np.testing.assert_array_equal(columns, expected)
+    np.testing.assert_array_equal(best, np.take_along_axis(scores, expected, axis=1))
+
+
+@pytest.mark.parametrize("k", [0, 4])
+def test_top_k_outside_the_candidates_is_refused(k):
+    with pytest.raises(ValueError, match=f"from 1 to the 3 candidates, got k={k}"):
+        top_k(np.zeros((2, 3), np.float32), k)
+
+
+def test_a_scan_in_blocks_is_the_scan_in_one(monkeypatch):
+    vectors, queries = export(100).vectors, export(7, seed=1).vectors
+    whole = scan(vectors, queries, 9)
+    monkeypatch.setattr("xmodal.index.exact._BLOCK_ROWS", 13)
+    monkeypatch.setattr("xmodal.index.exact._BLOCK_SCORES", 250)
+    for part, expected in zip(scan(vectors, queries, 9), whole, strict=True):
+        np.testing.assert_array_equal(part, expected)
+
+
+def test_copies_of_a_vector_score_exactly_the_same_wherever_they_are():
+    vector = export(1, 96).vectors
+    vectors = np.concatenate([export(500, 96, seed=2).vectors, vector, export(37, 96, seed=3).vectors, vector, vector])
+    scores, rows = scan(vectors, vector, 3)
+    assert rows.tolist() == [[500, 538, 539]]
+    assert len(set(scores[0].tolist())) == 1
+
+
+def test_the_graph_keeps_its_settings_on_disk(tmp_path):
+    index = build_index(export(50), "hnsw", links=6, ef_construction=20, ef_search=11)
+    index.save(tmp_path)
+    assert load_index(tmp_path).settings == {"links": 6, "ef_construction": 20, "ef_search": 11}
+
+
+def test_a_search_never_writes_to_the_graph():
+    index = build_index(export(600), "hnsw", ef_search=5)
+    before = index._graph.hnsw.efSearch
+    index.search(export(3, seed=1).vectors, 40, space_id=SPACE)
+    index.search(export(3, seed=1).vectors, 4, space_id=SPACE, among=range(0, 600, 2))
+    assert index._graph.hnsw.efSearch == before
+
+
+def test_looking_at_more_candidates_finds_more():
+    corpus, queries = export(3000, 32), export(100, 32, seed=1).vectors
+    truth = build_index(corpus, "exact").search(queries, 10, space_id=SPACE)[1]
+
+    def recall(ef_search):
+        rows = build_index(corpus, "hnsw", links=4, ef_construction=20, ef_search=ef_search).search(
+            queries, 10, space_id=SPACE
+        )[1]
+        return np.mean([len(set(a) & set(b)) / 10 for a, b in zip(rows.tolist(), truth.tolist(), strict=True)])
+
+    assert recall(20) + 0.1 < recall(400)
+
+
+def test_the_graph_is_built_again_when_a_quarter_of_its_nodes_is_dead():
+    index = build_index(export(100), "hnsw")
+    index.remove(index.ids[:25])
+    assert (len(index), index._graph.ntotal) == (75, 100)
+    index.remove(index.ids[:1])
+    assert (len(index), index._graph.ntotal) == (74, 74)
+
+
+def test_a_walk_that_ends_early_is_answered_by_comparing_every_row(monkeypatch):
+    corpus = export(300)
+    index = build_index(corpus, "hnsw")
+
+    class Lost:
+        """A graph whose walks find one row only."""
+
+        def __init__(self, graph):
+            self.graph = graph
+
+        def __getattr__(self, name):
+            return getattr(self.graph, name)
+
+        def search(self, queries, k, params):
+            scores, slots = self.graph.search(queries, k, params=params)
+            scores[1:, 1:], slots[1:, 1:] = -np.inf, -1
+            return scores, slots
+
+    queries = export(5, seed=1).vectors
+    truth = build_index(corpus, "exact").search(queries, 6, space_id=SPACE)[1]
+    monkeypatch.setattr("xmodal.index.faiss._stored", lambda index: corpus.vectors)
+    index._graph = Lost(index._graph)
+    np.testing.assert_array_equal(index.search(queries, 6, space_id=SPACE)[1], truth)

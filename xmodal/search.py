@@ -1,0 +1,156 @@
+"""Queries to ranked hits.
+
+A query is a list of terms: words, audio files or vectors, each with a weight. The query's vector is the weighted sum of
+the terms' unit vectors, brought back to length 1. Because every score is a cosine, a track's score is then, up to one
+factor that is the same for all tracks, the weighted sum of its cosines with the terms: a term of weight 2 counts
+twice, and a term of negative weight pushes away what it describes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from xmodal.index import Index
+
+if TYPE_CHECKING:  # the command line shows an index without loading torch
+    from xmodal.embedder import Embedder
+
+MINUS_WEIGHT = -0.5  # half: two texts are seldom far apart, so a full minus would cancel what is wanted as well
+_CANCELLED = 1e-4  # a sum this short, next to the sum of the weights, is rounding and has no direction
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A row of an index that answers a query.
+
+    Attributes:
+        rank: From 1.
+        id: The row's id.
+        score: Cosine with the query, from -1 to 1; comparable within one query only.
+        metadata: What the index knows about the row.
+        start_seconds: Where in the file the row starts, if known.
+    """
+
+    rank: int
+    id: str
+    score: float
+    metadata: dict[str, Any]
+    start_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Term:
+    """A part of a query.
+
+    Attributes:
+        what: Words (``str``), an audio file (``Path``) or a unit vector ``[dim]`` of the same space.
+        weight: How much it counts; below 0: less like this.
+    """
+
+    what: str | Path | Float32[np.ndarray, " dim"]
+    weight: float = 1.0
+
+
+def combine(vectors: Float[np.ndarray, "terms dim"], weights: Sequence[float]) -> Float32[np.ndarray, " dim"]:
+    """Weighted sum of unit vectors, brought back to length 1.
+
+    Raises:
+        ValueError: If there is no vector, the weights are not one finite number each, or the sum has no direction
+            because the terms cancel.
+    """
+    matrix, factors = np.asarray(vectors, np.float64), np.asarray(weights, np.float64)
+    if not len(matrix) or factors.shape != (len(matrix),) or not np.isfinite(factors).all():
+        raise ValueError(f"each of at least one vector needs a finite weight, got {len(matrix)} and {list(weights)}")
+    total = factors @ matrix
+    length = float(np.linalg.norm(total))
+    if not length > _CANCELLED * np.abs(factors).sum():
+        raise ValueError(f"the terms cancel one another (weights {list(weights)}); change a term or its weight")
+    return (total / length).astype(np.float32)
+
+
+def query_vector(embedder: Embedder, terms: Sequence[Term]) -> Float32[np.ndarray, " dim"]:
+    """Embed the terms of one query and combine them.
+
+    Args:
+        embedder: The model that also made the index.
+        terms: At least one of positive weight.
+
+    Raises:
+        ValueError: If no term has a positive weight, or the terms cancel.
+        AudioError: If an audio file cannot be decoded.
+    """
+    if not any(term.weight > 0 for term in terms):
+        raise ValueError("a query needs at least one term of positive weight; say also what to look for")
+    texts = [term.what for term in terms if isinstance(term.what, str)]
+    files = [term.what for term in terms if isinstance(term.what, Path)]
+    of_texts = iter(embedder.embed_texts(texts) if texts else ())
+    of_files = iter(_file_vectors(embedder, files) if files else ())
+    vectors = [
+        next(of_texts) if isinstance(term.what, str) else next(of_files) if isinstance(term.what, Path) else term.what
+        for term in terms
+    ]
+    return combine(np.stack(vectors), [term.weight for term in terms])
+
+
+def _file_vectors(embedder: Embedder, files: Sequence[Path]) -> np.ndarray:
+    # Ids of our own: one file may well be two terms.
+    ids = [str(number) for number in range(len(files))]
+    return embedder.embed_files(files, ids=ids, raise_errors=True).embeddings.vectors
+
+
+def search(
+    index: Index,
+    query_vectors: Float32[np.ndarray, "queries dim"],
+    k: int,
+    *,
+    space_id: str,
+    one_per: str | None = "track",
+    among: Sequence[int] | np.ndarray | None = None,
+) -> list[list[Hit]]:
+    """Find the best ``k`` hits for each query.
+
+    Args:
+        index: Where to look.
+        query_vectors: Unit vectors.
+        k: Length of each list; shorter if the index has no more.
+        space_id: Identity of the space of the queries.
+        one_per: A key of the metadata: of rows with equal values only the best is a hit, so that a track which is
+            in the index window by window is listed once, at its best moment. Rows without the key stand alone.
+            None lists every row.
+        among: Look only at these rows of the index.
+
+    Returns:
+        A list a query, best first; equal scores in the order of the index.
+
+    Raises:
+        ValueError: If ``k`` is below 1 or a query is not a finite unit vector.
+        SpaceMismatchError: If the queries are of another space or dimension than the index.
+    """
+    wanted = k
+    while True:
+        scores, rows = index.search(query_vectors, wanted, space_id=space_id, among=among)
+        hits = [_hits(index, *result, k, one_per) for result in zip(scores.tolist(), rows.tolist(), strict=True)]
+        if rows.shape[1] < wanted or all(len(found) == k for found in hits):
+            return hits
+        wanted *= 4  # windows of the same tracks took the places: look deeper
+
+
+def _hits(index: Index, scores: Sequence[float], rows: Sequence[int], k: int, one_per: str | None) -> list[Hit]:
+    hits: list[Hit] = []
+    seen: set[Any] = set()
+    for score, row in zip(scores, rows, strict=True):
+        metadata = index.metadata[row]
+        group = None if one_per is None else metadata.get(one_per)
+        if group is not None and group in seen:
+            continue
+        seen.add(group)
+        hits.append(Hit(len(hits) + 1, index.ids[row], score, metadata, metadata.get("start_seconds")))
+        if len(hits) == k:
+            break
+    return hits
