@@ -9,28 +9,21 @@ from torch import Tensor
 from xmodal.metrics._common import BLOCK
 
 
-def none_in_top(count: Int[Tensor, "*n"], candidates: int, k: int | Tensor) -> Float[Tensor, "*n"]:
-    """Chance that a random top ``k`` holds none of ``count`` right answers: C(n - count, k) / C(n, k)."""
-    wrong = candidates - count.double()
-    top = torch.as_tensor(k, device=count.device).double()
-    n = torch.as_tensor(candidates, device=count.device).double()
-    remaining = (wrong - top).clamp(min=0)  # where it is negative the answer is 0, set below
-    log = torch.lgamma(wrong + 1) - torch.lgamma(remaining + 1) + torch.lgamma(n - top + 1) - torch.lgamma(n + 1)
-    return log.exp().masked_fill(wrong < top, 0)
+def none_in_top(count: Int[Tensor, " queries"], candidates: int) -> Float[Tensor, " candidates+1"]:
+    """Chance that the first 0, 1 ... n of a random list hold no right answer, as the mean over queries.
 
-
-def random_first_place(count: Int[Tensor, " judged"], candidates: int) -> tuple[float, float]:
-    """Median place and mean reciprocal place of the first right answer in random lists."""
+    C(n - r, m) / C(n, m) is the product of 1 - r / (n - i) over i < m.
+    """
     counts, frequency = count.unique(return_counts=True)
     share = frequency.double() / len(count)
-    top = torch.arange(candidates + 1, device=count.device)
-    none = torch.zeros(candidates + 1, dtype=torch.float64, device=count.device)
+    left = candidates - torch.arange(candidates, device=count.device).double()
+    none = torch.ones(candidates + 1, dtype=torch.float64, device=count.device)
     block = max(1, BLOCK // candidates)
-    for part, weight in zip(counts.split(block), share.split(block), strict=True):
-        none += weight @ none_in_top(part[:, None], candidates, top)
-    reciprocal = float(((none[:-1] - none[1:]) / top[1:]).sum())
-    # Rounding through logarithms must not push a chance of exactly one half to the next place.
-    return float((none <= 0.5 + 1e-9).nonzero()[0]), reciprocal
+    none[1:] = sum(
+        weight @ (-part[:, None] / left).clamp(min=-1).log1p().cumsum(dim=1).exp()
+        for part, weight in zip(counts.split(block), share.split(block), strict=True)
+    )
+    return none
 
 
 def random_average_precision(count: Tensor, candidates: int | Tensor, k: int | Tensor) -> Float[Tensor, " n"]:

@@ -44,6 +44,8 @@ def bootstrap_interval(
     """
     if values.ndim != 1 or not bool(values.isfinite().all()):
         raise ValueError(f"values must be one row of finite numbers, got shape {tuple(values.shape)}")
+    if statistic not in ("mean", "median"):
+        raise ValueError(f"statistic must be 'mean' or 'median', got {statistic!r}")
     if not 0 < confidence < 1 or resamples < 1:
         raise ValueError(
             f"confidence must be between 0 and 1 and resamples at least 1, got {confidence} and {resamples}"

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from xmodal.metrics._chance import none_in_top, random_average_precision, random_first_place
+from xmodal.metrics._chance import none_in_top, random_average_precision
 from xmodal.metrics._common import BLOCK, check_finite, check_matrices, median, sorted_rows
 
 WithoutRight = Literal["refuse", "leave_out"]
@@ -109,17 +109,18 @@ class Ranking:
     def chance(self, ks: Sequence[int] = KS) -> dict[str, float]:
         """What a random order of the same candidates would score; see :func:`chance`."""
         longest = _longest(ks)
-        places = torch.arange(1, self._checked(longest) + 1, device=self.count.device).double()
-        total_gain = self._sum(self.gain.double())
-        random_ndcg = total_gain / self.candidates * (1 / torch.log2(1 + places)).sum() / self._ideal_gain(longest)
-        median, reciprocal = random_first_place(self.count, self.candidates)
+        places = torch.arange(1, self.candidates + 1, device=self.count.device).double()
+        none = none_in_top(self.count, self.candidates)
+        discounts = (1 / torch.log2(1 + places[: self._checked(longest)])).sum()
+        ndcg = self._sum(self.gain.double()) / self.candidates * discounts / self._ideal_gain(longest)
         return {
-            **{f"R@{k}": float(1 - none_in_top(self.count, self.candidates, self._checked(k)).mean()) for k in ks},
-            "MedR": median,
-            "MRR": reciprocal,
+            **{f"R@{k}": float(1 - none[self._checked(k)]) for k in ks},
+            # Rounding through logarithms must not push a chance of exactly one half to the next place.
+            "MedR": float((none <= 0.5 + 1e-9).nonzero()[0]),
+            "MRR": float(((none[:-1] - none[1:]) / places).sum()),
             f"mAP@{longest}": float(random_average_precision(self.count, self.candidates, longest).mean()),
             "MAP@R": float(random_average_precision(self.count, self.candidates, self.count).mean()),
-            f"nDCG@{longest}": float(random_ndcg.mean()),
+            f"nDCG@{longest}": float(ndcg.mean()),
         }
 
     def _checked(self, k: int) -> int:
@@ -310,6 +311,8 @@ def _rank_blocks(
 
 
 def _queries_with_right(relevance: Tensor, without_right: WithoutRight) -> Int[Tensor, " judged"]:
+    if without_right not in ("refuse", "leave_out"):
+        raise ValueError(f"without_right must be 'refuse' or 'leave_out', got {without_right!r}")
     if not bool((relevance >= 0).all()):  # also when there is a NaN
         raise ValueError("grades must be 0 (wrong) or more, got a negative one or NaN")
     has_right = (relevance > 0).any(dim=1)  # any() of uint8 is no bool
