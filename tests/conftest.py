@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +17,37 @@ def shared_audio() -> Path:
     if not folder.is_dir():
         pytest.skip("the real recordings are not beside this checkout (shared/audio)")
     return folder
+
+
+TONES = {"low": 220.0, "high": 1760.0}
+RATE = 8000
+
+
+@pytest.fixture(scope="session")
+def tone_tracks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of 40 little tones, low or high, steady or pulsing, that any tower can tell apart."""
+    folder = tmp_path_factory.mktemp("tones")
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(40):
+        pitch, motion = ("low", "high")[number % 2], ("steady", "pulsing")[number // 2 % 2]
+        seconds = 1.2 + 0.1 * (number % 7)
+        time = np.arange(round(seconds * RATE)) / RATE
+        tone = 0.4 * np.sin(2 * np.pi * TONES[pitch] * rng.uniform(0.95, 1.05) * time)
+        if motion == "pulsing":
+            tone *= np.sin(2 * np.pi * 4 * time) > 0
+        samples = tone + 0.01 * rng.standard_normal(len(time))
+        soundfile.write(folder / f"{number:02d}.wav", samples.astype("float32"), RATE)
+        rows.append(
+            {
+                "id": f"tone{number:02d}",
+                "path": f"{number:02d}.wav",
+                "pitch": pitch,
+                "motion": motion,
+                "captions": [f"a {motion} {pitch} tone", f"{pitch} and {motion}"],
+                "split": ("train", "train", "train", "valid", "test")[number // 4 % 5],
+            }
+        )
+    manifest = folder / "tones.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return manifest

@@ -64,7 +64,9 @@ def test_classes_from_outside_are_refused_without_trust(path):
         instantiate({"class_path": path, "init_args": {}})
 
 
-@pytest.mark.parametrize("path", ["xmodal.model.os", "xmodal.model.read_description", "xmodal.model.Path", "xmodal.audio.np"])
+@pytest.mark.parametrize(
+    "path", ["xmodal.model.os", "xmodal.model.read_description", "xmodal.model.Path", "xmodal.audio.np"]
+)
 def test_only_configurable_classes_of_xmodal_can_be_made(path):
     with pytest.raises(ModelError, match="not a tower|does not exist"):
         instantiate({"class_path": path, "init_args": {}})

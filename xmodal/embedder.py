@@ -166,9 +166,7 @@ class Embedder:
         )
         return FilesResult(embeddings, [error for _, error in sorted(failures, key=lambda failure: failure[0])])
 
-    def iterate_windows(
-        self, files: Sequence[str | Path | Track]
-    ) -> Iterator[tuple[int, FileWindows | AudioError]]:
+    def iterate_windows(self, files: Sequence[str | Path | Track]) -> Iterator[tuple[int, FileWindows | AudioError]]:
         """Embed every window of every file, in bounded memory however long the files are.
 
         Yields:
@@ -307,9 +305,7 @@ def _decode(
 
 def _file_windows(file: str | Path | Track, sample_rate: int, policy: WindowPolicy) -> Iterable[Window]:
     if isinstance(file, Track):
-        return windows(
-            file.path, sample_rate, policy, start_seconds=file.start_seconds, end_seconds=file.end_seconds
-        )
+        return windows(file.path, sample_rate, policy, start_seconds=file.start_seconds, end_seconds=file.end_seconds)
     return windows(file, sample_rate, policy)
 
 

@@ -57,7 +57,11 @@ class Projection(nn.Module, Configurable):
             self.layers = nn.Linear(inputs, outputs, bias=False)
         else:
             self.layers = nn.Sequential(
-                nn.Linear(inputs, hidden), nn.GELU(), nn.LayerNorm(hidden), nn.Dropout(dropout), nn.Linear(hidden, outputs)
+                nn.Linear(inputs, hidden),
+                nn.GELU(),
+                nn.LayerNorm(hidden),
+                nn.Dropout(dropout),
+                nn.Linear(hidden, outputs),
             )
 
     def forward(self, features: Float[Tensor, "items inputs"]) -> Float[Tensor, "items outputs"]:
@@ -172,7 +176,7 @@ class TwoTower(nn.Module, Configurable):
     def space_id(self) -> str:
         """Name of the space that the vectors live in: 16 hex digits of SHA-256 over weights and :meth:`identity`.
 
-        It does not depend on the device or on where files lie. Hashing takes about a second a gigabyte; callers keep the result.
+        It does not depend on the device or on where files lie. Hashing takes about a second a gigabyte; keep the result.
         """
         digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode())
         for name, tensor in sorted(self.state_dict().items()):
@@ -260,14 +264,18 @@ class TwoTower(nn.Module, Configurable):
         try:
             weights = load_file(folder / WEIGHTS_FILE)
         except (OSError, SafetensorError) as error:
-            raise ModelError(f"{folder / WEIGHTS_FILE} cannot be read ({error}); copy the model folder again") from error
+            raise ModelError(
+                f"{folder / WEIGHTS_FILE} cannot be read ({error}); copy the model folder again"
+            ) from error
         kept_elsewhere = tuple(f"text.{prefix}" for prefix in model.text.asset_prefixes)
         if kept_elsewhere:
             weights |= {name: value for name, value in model.state_dict().items() if name.startswith(kept_elsewhere)}
         try:
             model.load_state_dict(weights, strict=True)
         except RuntimeError as error:
-            raise ModelError(f"{folder / WEIGHTS_FILE} does not fit the model that config.json describes: {error}") from error
+            raise ModelError(
+                f"{folder / WEIGHTS_FILE} does not fit the model that config.json describes: {error}"
+            ) from error
         found = model.space_id()
         if found != description["space_id"]:
             raise ModelError(
@@ -331,12 +339,13 @@ def _swap_in(aside: Path, folder: Path) -> None:
 
 def _model_card(model: TwoTower, space_id: str, card: str | None) -> str:
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    windows = model.windows
     rows: Mapping[str, object] = {
         "space": f"`{space_id}`",
         "dimension": model.dim,
         "audio tower": f"`{type(model.audio).__name__}`, {model.sample_rate} Hz",
         "text tower": f"`{type(model.text).__name__}`" + (", frozen" if model.text.frozen else ""),
-        "windows": f"{model.windows.window_seconds:g} s, hop {model.windows.hop_seconds or model.windows.window_seconds:g} s",
+        "windows": f"{windows.window_seconds:g} s, hop {windows.hop_seconds or windows.window_seconds:g} s",
         "parameters": f"{parameters:,}",
         "made with": f"xmodal {__version__}",
     }

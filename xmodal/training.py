@@ -14,6 +14,7 @@ import copy
 import logging
 import math
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -261,17 +262,13 @@ class AlignmentModule(pl.LightningModule):
         return {name for name in self.state_dict() if prefixes and name.startswith(prefixes)}
 
 
-def pool_windows(
-    vectors: Float[Tensor, "windows dim"], rows: Tensor, tracks: int
-) -> Float[Tensor, "tracks dim"]:
+def pool_windows(vectors: Float[Tensor, "windows dim"], rows: Tensor, tracks: int) -> Float[Tensor, "tracks dim"]:
     """One unit vector a track: the normalised mean of its windows. A track without windows gets zeros."""
     pooled = torch.zeros(tracks, vectors.shape[1]).index_add_(0, rows, vectors)
     return normalize(pooled, dim=-1)
 
 
-def both_directions(
-    score: Float[Tensor, "audio text"], relevance: Bool[Tensor, "audio text"]
-) -> dict[str, float]:
+def both_directions(score: Float[Tensor, "audio text"], relevance: Bool[Tensor, "audio text"]) -> dict[str, float]:
     """``text_to_audio/…`` and ``audio_to_text/…`` metrics of a score matrix."""
     directions = {"text_to_audio": (score.T, relevance.T), "audio_to_text": (score, relevance)}
     return {
@@ -315,7 +312,9 @@ class ExportModel(pl.Callback):
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         assert isinstance(pl_module, AlignmentModule)
-        best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.best_model_path), None)
+        best = next(
+            (c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.best_model_path), None
+        )
         card = None
         if best is not None:
             assert isinstance(best, ModelCheckpoint)
@@ -361,6 +360,17 @@ class WritePredictions(BasePredictionWriter):
         logger.info("%d vectors saved in %s", len(there), path)
 
 
+def show_log() -> None:
+    """Print what xmodal has to say to a user at work, and leave other libraries' chatter out."""
+    log = logging.getLogger("xmodal")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+
+
 def run_folder(trainer: pl.Trainer) -> Path:
     """Where a run keeps its files: its first logger's folder."""
     return Path(trainer.log_dir or trainer.default_root_dir)
@@ -372,7 +382,11 @@ def main(args: Sequence[str] | None = None) -> int:
     Args:
         args: Command-line words; None for those of the process.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    show_log()
+    # Said of every run with a frozen encoder, and of every run in bf16; neither is news to the user.
+    for said in ("Found .* module.* in eval mode", "Precision bf16-mixed is not supported by the model summary"):
+        warnings.filterwarnings("ignore", said)
+    warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
     try:
         LightningCLI(
             AlignmentModule,

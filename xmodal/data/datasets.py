@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from xmodal.audio import WindowPolicy, load, probe
 from xmodal.data.tracks import Caption, Track, relevance_matrix
 from xmodal.errors import AudioError, DataError
-from xmodal.text import captions_from_tags, tag_prompt
+from xmodal.text import captions_from_tags, tag_prompts
 from xmodal.towers.base import AudioTower
 
 
@@ -125,7 +125,10 @@ class WindowSet(Dataset[Features | AudioError]):
             wanted = min(wanted, track.end_seconds - track.start_seconds - start_seconds)
         try:
             samples = load(
-                track.path, rate, start_seconds=track.start_seconds + start_seconds, duration_seconds=max(wanted, 1 / rate)
+                track.path,
+                rate,
+                start_seconds=track.start_seconds + start_seconds,
+                duration_seconds=max(wanted, 1 / rate),
             )[:length]
         except AudioError as error:
             return error
@@ -149,9 +152,7 @@ class CachedWindowSet(Dataset[Features | AudioError]):
     of any recording. Exported vectors never come from here.
     """
 
-    def __init__(
-        self, windows: WindowSet, *, workers: int, progress: Callable[[int, int], None] | None = None
-    ) -> None:
+    def __init__(self, windows: WindowSet, *, workers: int, progress: Callable[[int, int], None] | None = None) -> None:
         self.tracks = windows.tracks
         self.tower = windows.tower
         self.failures = list(windows.failures)
@@ -216,8 +217,6 @@ class TrainingSet(Dataset[tuple[int, int]]):
                 "no track of the training split has both audio that can be decoded and a caption or tag; "
                 "check the manifest's columns (docs/data.md)"
             )
-        # A tag's kinds by word, so that a prompt can be drawn for any tag that the split knows.
-        self.vocabulary = sorted({(kind, tag) for row in self.rows for kind, tags in self.tracks[row].tags.items() for tag in tags})
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -263,13 +262,15 @@ class TrainingSet(Dataset[tuple[int, int]]):
         """One text for a track: one of its captions, or a sentence made of its tags if it has none."""
         if track.captions:
             return rng.choice(track.captions)
-        text, names = captions_from_tags(track.tags, rng)
-        return Caption(text, frozenset(names))
+        made = captions_from_tags(track.tags, rng)[0]
+        return Caption(made.text, frozenset(made.tags))
 
-    def _prompts(self, tracks: Sequence[Track], rng: random.Random) -> tuple[list[Caption], Bool[Tensor, "tracks prompts"]]:
+    def _prompts(
+        self, tracks: Sequence[Track], rng: random.Random
+    ) -> tuple[list[Caption], Bool[Tensor, "tracks prompts"]]:
         present = sorted({(kind, tag) for track in tracks for kind, tags in track.tags.items() for tag in tags})
         chosen = rng.sample(present, min(self.tag_prompts, len(present)))
-        prompts = [Caption(tag_prompt(kind, tag, rng), frozenset({tag})) for kind, tag in chosen]
+        prompts = [Caption(rng.choice(tag_prompts(tag, kind)), frozenset({tag})) for kind, tag in chosen]
         # A track with no tag of a kind says nothing about that kind: unknown is not a negative.
         valid = torch.tensor([[kind in track.tags for kind, _ in chosen] for track in tracks], dtype=torch.bool)
         return prompts, valid.reshape(len(tracks), len(chosen))

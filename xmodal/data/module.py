@@ -20,7 +20,8 @@ from xmodal.data.datasets import (
     WindowBatch,
     WindowSet,
 )
-from xmodal.data.manifests import fold_split, read_tracks, split_tracks
+from xmodal.data.manifests import read_tracks
+from xmodal.data.splits import fold_split, split_tracks
 from xmodal.data.tracks import Track
 from xmodal.errors import AudioError, DataError
 from xmodal.towers.base import AudioTower
@@ -37,13 +38,13 @@ class AudioTextData(pl.LightningDataModule):
     Args:
         manifest: Manifest file, or a folder of audio whose folder names are the tags (docs/data.md).
         audio_root: Folder that the manifest's paths are relative to; None for the manifest's own.
-        tag_fields: Columns that hold tags, besides ``tags``.
+        tag_fields: Columns that hold tags, besides ``tags``; a mapping gives the kind of each.
         split_field: Column that names the split. Without it tracks are split by a hash of their group.
         fold_field: Column of official folds, instead of a split: ``test_fold`` is the test set.
         test_fold: The fold to test on.
         validation: Share for validation where the manifest names none.
         test: Share for testing where the manifest names none.
-        missing: What to do about files that are not there: "error" refuses, "skip" leaves them out and says so.
+        missing: What to do about files that are not there: "refuse" the manifest, or "skip" them and say so.
         batch_size: Tracks to a training step.
         evaluation_batch_size: Windows to a validation step.
         workers: Loader processes. 0 loads in the main process, which is fastest when features are cached.
@@ -60,13 +61,13 @@ class AudioTextData(pl.LightningDataModule):
         manifest: str,
         *,
         audio_root: str | None = None,
-        tag_fields: list[str] | None = None,
+        tag_fields: list[str] | dict[str, str] | None = None,
         split_field: str = "split",
         fold_field: str | None = None,
         test_fold: int | None = None,
         validation: float = 0.1,
         test: float = 0.1,
-        missing: Literal["error", "skip"] = "error",
+        missing: Literal["refuse", "skip"] = "refuse",
         batch_size: int = 64,
         evaluation_batch_size: int = 64,
         workers: int = 2,
@@ -113,7 +114,9 @@ class AudioTextData(pl.LightningDataModule):
                 missing=self.missing,
             )
             if self.fold_field is not None and self.test_fold is not None:
-                self.splits = fold_split(tracks, self.fold_field, self.test_fold, validation=self.validation, seed=self.seed)
+                self.splits = fold_split(
+                    tracks, self.fold_field, self.test_fold, validation=self.validation, seed=self.seed
+                )
             else:
                 self.splits = split_tracks(tracks, validation=self.validation, test=self.test, seed=self.seed)
         return self.splits
@@ -151,7 +154,9 @@ class AudioTextData(pl.LightningDataModule):
             raise RuntimeError("call setup('fit') first")
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = EpochSampler(len(self.training_set), seed=self.seed, rank=rank, world_size=world_size)
-        return self._loader(self.training_set, self.batch_size, sampler=sampler, drop_last=len(sampler) >= self.batch_size)
+        return self._loader(
+            self.training_set, self.batch_size, sampler=sampler, drop_last=len(sampler) >= self.batch_size
+        )
 
     def val_dataloader(self) -> DataLoader[WindowBatch]:
         """Windows of the validation set, in order."""
@@ -209,7 +214,9 @@ def _as_it_is(batch: Any) -> Any:
 def _report(failures: Sequence[AudioError], split: str) -> None:
     if failures:
         first = "; ".join(str(error) for error in failures[:3])
-        logger.warning("%d tracks of the %s split are left out, they cannot be decoded: %s", len(failures), split, first)
+        logger.warning(
+            "%d tracks of the %s split are left out, they cannot be decoded: %s", len(failures), split, first
+        )
 
 
 def _log_progress(split: str) -> Any:
