@@ -144,7 +144,7 @@ class LogMel(nn.Module, Configurable):
                 pad_mode="constant",
                 return_complex=True,
             )
-            energy = torch.view_as_real(spectrum).square().sum(dim=-1)
+            energy = spectrum.real.square() + spectrum.imag.square()
             if self.power != 2.0:
                 energy = energy ** (self.power / 2)
             mel = torch.einsum("cft,fb->cbt", energy, self.filters)

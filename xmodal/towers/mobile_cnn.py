@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from xmodal.towers.base import AudioTower, frame_mask, silence_padding
+from xmodal.towers.base import AudioTower, frame_mask, only_if_padded, silence_padding
 from xmodal.towers.mel import LogMel
 from xmodal.towers.pooling import MeanMaxPool, TimePool
 from xmodal.towers.spec_augment import SpecAugment
@@ -78,6 +78,7 @@ class MobileCnn(AudioTower):
         self, features: Float[Tensor, "clips bands frames"], valid_frames: Int[Tensor, " clips"] | None = None
     ) -> Float[Tensor, "clips feature_dim"]:
         """Feature vectors of the first ``valid_frames`` frames of each clip."""
+        valid_frames = only_if_padded(valid_frames, features.shape[-1])
         if self.augment is not None:
             features = self.augment(features, valid_frames)
         maps = features[:, None].contiguous(memory_format=torch.channels_last)

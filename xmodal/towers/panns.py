@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xmodal.errors import ModelError
-from xmodal.towers.base import AudioTower, frame_mask, silence_padding
+from xmodal.towers.base import AudioTower, frame_mask, only_if_padded, silence_padding
 from xmodal.towers.mel import LogMel
 from xmodal.towers.pooling import MeanMaxPool, TimePool
 from xmodal.towers.spec_augment import SpecAugment
@@ -168,6 +168,7 @@ class _Network(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
 
     def forward(self, features: Tensor, valid_frames: Tensor | None) -> Tensor:
+        valid_frames = only_if_padded(valid_frames, features.shape[-1])
         features = self.bn0(features)
         if self.augment is not None:
             features = self.augment(features, valid_frames)

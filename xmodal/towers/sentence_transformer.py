@@ -68,7 +68,7 @@ class SentenceTransformerTower(TextTower):
         if chunk_pooling not in ("mean", "max"):
             raise ValueError(f"chunk_pooling must be 'mean' or 'max', got {chunk_pooling!r}")
         self.encoder = _load(model)
-        self.tokenizer = self.encoder.tokenizer
+        self.tokenizer: Any = self.encoder.tokenizer
         if not getattr(self.tokenizer, "is_fast", False):
             raise ModelError(f"{model} has no fast tokenizer (tokenizer.json), which cutting long texts needs")
         limit = _token_limit(self.encoder)
@@ -91,7 +91,7 @@ class SentenceTransformerTower(TextTower):
 
     def tokenize(self, texts: Sequence[str]) -> TextBatch:
         """Cut texts into overlapping chunks of at most ``max_tokens`` tokens."""
-        prompt = self.encoder.prompts.get(self.encoder.default_prompt_name or "", "") or ""
+        prompt = self._prompt()
         tokens = self.tokenizer(
             [prompt + text for text in require_texts(texts)],
             truncation=True,
@@ -142,14 +142,21 @@ class SentenceTransformerTower(TextTower):
         tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str())
         for transient in ("truncation", "padding"):  # left there by the last call; not what the tokenizer knows
             tokenizer.pop(transient, None)
+        stations: list[Any] = list(self.encoder)
+        config = stations[0].auto_model.config.to_dict()
         return super().identity() | {
             "tokenizer": hashlib.sha256(json.dumps(tokenizer, sort_keys=True).encode()).hexdigest(),
-            "modules": [type(module).__name__ for module in self.encoder],
-            "pooling": [module.get_config_dict() for module in self.encoder if type(module).__name__ == "Pooling"],
-            "prompt": self.encoder.prompts.get(self.encoder.default_prompt_name or "", "") or "",
+            "modules": [type(station).__name__ for station in stations],
+            "encoder": {name: config.get(name) for name in ("model_type", "num_attention_heads", "hidden_act")},
+            "pooling": [station.get_config_dict() for station in stations if type(station).__name__ == "Pooling"],
+            "prompt": self._prompt(),
             "chunk_overlap": self.chunk_overlap,
             "chunk_pooling": self.chunk_pooling,
         }
+
+    def _prompt(self) -> str:
+        """What the encoder puts before every text unless told otherwise; most put nothing."""
+        return self.encoder.prompts.get(self.encoder.default_prompt_name or "") or ""
 
     def _chunk_vectors(self, inputs: dict[str, Tensor]) -> Float[Tensor, "chunks feature_dim"]:
         """Vectors of the chunks, a few at a time and alike in length, so that little padding is computed."""
@@ -165,7 +172,8 @@ class SentenceTransformerTower(TextTower):
 
 def _token_limit(encoder: SentenceTransformer) -> int:
     """Tokens that the encoder was made for, or as many as it has positions, whichever is fewer."""
-    positions = getattr(encoder[0].auto_model.config, "max_position_embeddings", None)
+    transformer: Any = encoder[0]
+    positions = getattr(transformer.auto_model.config, "max_position_embeddings", None)
     # Tokenizers without a limit of their own say 1e30.
     limits = [limit for limit in (encoder.max_seq_length, positions) if limit is not None and limit < 1_000_000]
     return min(limits) if limits else 512
@@ -177,7 +185,7 @@ def _load(name: str) -> SentenceTransformer:
     def load(source: str, offline: bool) -> SentenceTransformer:
         with _quiet_transformers():
             return SentenceTransformer(
-                source, device="cpu", local_files_only=offline, model_kwargs={"torch_dtype": torch.float32}
+                source, device="cpu", local_files_only=offline, model_kwargs={"dtype": torch.float32}
             )
 
     broken = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xmodal.towers.base import AudioTower, frame_mask, silence_padding
+from xmodal.towers.base import AudioTower, frame_mask, only_if_padded, silence_padding
 from xmodal.towers.mel import LogMel
 from xmodal.towers.pooling import MaxPool, TimePool
 from xmodal.towers.spec_augment import SpecAugment
@@ -60,6 +60,7 @@ class ShortChunkResNet(AudioTower):
         self, features: Float[Tensor, "clips bands frames"], valid_frames: Int[Tensor, " clips"] | None = None
     ) -> Float[Tensor, "clips feature_dim"]:
         """Feature vectors of the first ``valid_frames`` frames of each clip."""
+        valid_frames = only_if_padded(valid_frames, features.shape[-1])
         maps = self.spec_bn(features[:, None])
         if self.augment is not None:
             maps = self.augment(maps[:, 0], valid_frames)[:, None]
