@@ -1,0 +1,115 @@
+"""From a composition to samples, through a General MIDI soundfont.
+
+The synthesiser (symusic) plays every note equally loud, whatever its velocity and the channel's volume. So each
+part is rendered in layers, one per level of loudness, and the mix is made here: every part is brought to the same
+loudness and then to the place of its role, with the lead in front.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from xmodal.data.demo.composer import Composition, Part
+
+# Decibels against the lead, for parts of equal loudness.
+_ROLE_DB = {"lead": 0.0, "chords": -5.0, "backing": -7.0, "bass": -4.0, "drums": -3.0}
+_LEVEL_DB = (-8.0, -4.0, 0.0)
+_DRUM_DB = {"kick": 0.0, "snare": 0.0, "clap": -1.0, "rim": -3.0, "hat": -7.0, "open hat": -6.0, "ride": -6.0}
+_OTHER_DRUM_DB = -6.0
+_PEAK = 0.89
+
+
+def soundfont() -> Path:
+    """The General MIDI soundfont inside the package pretty_midi, found without importing it (which is slow).
+
+    Raises:
+        ModuleNotFoundError: If pretty_midi is not installed.
+    """
+    spec = importlib.util.find_spec("pretty_midi")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("the demo corpus plays the soundfont of pretty_midi: pip install 'xmodal[demo]'")
+    return Path(spec.origin).with_name("TimGM6mb.sf2")
+
+
+def render(composition: Composition, sample_rate: int = 16_000) -> Float[np.ndarray, " samples"]:
+    """Play a composition.
+
+    It may never return: the synthesiser hangs on notes far above an instrument's samples. Compositions of
+    :func:`~xmodal.data.demo.composer.compose` have none, and the corpus builder calls this in a process that it
+    can end.
+
+    Args:
+        composition: What to play.
+        sample_rate: In Hz, from 16,000 to 48,000. (At lower rates the synthesiser hangs on lower notes.)
+
+    Returns:
+        Mono float32 in [-1, 1], exactly ``composition.seconds`` long.
+
+    Raises:
+        ValueError: If ``sample_rate`` is out of range.
+    """
+    if not 16_000 <= sample_rate <= 48_000:
+        raise ValueError(f"sample_rate must be from 16000 to 48000 Hz, got {sample_rate}")
+    samples = round(composition.seconds * sample_rate)
+    mix = np.zeros(samples, dtype=np.float32)
+    for part in composition.parts:
+        mix += _part(part, samples, sample_rate)
+    fade = min(samples, sample_rate // 50)
+    mix[samples - fade :] *= np.linspace(1.0, 0.0, fade, dtype=np.float32)  # no click where held notes are cut
+    peak = float(np.abs(mix).max())
+    return mix * np.float32(_PEAK / peak) if peak > 0 else mix
+
+
+def _part(part: Part, samples: int, sample_rate: int) -> Float[np.ndarray, " samples"]:
+    out = np.zeros(samples, dtype=np.float32)
+    for level, level_db in enumerate(_LEVEL_DB):
+        layer = _layer(part, level, samples, sample_rate)
+        if layer is not None:
+            out[: len(layer)] += np.float32(10 ** (level_db / 20)) * layer
+    gain_db = _ROLE_DB[part.role]
+    if part.is_drum:
+        # Percussion is a transient: its peak, not its mean power, is what stands beside the other parts.
+        loudness = float(np.abs(out).max()) / 5.0
+        gain_db += _DRUM_DB.get(part.instrument, _OTHER_DRUM_DB)
+    else:
+        loudness = _loudness(out, sample_rate)
+    return out * np.float32(0.1 * 10 ** (gain_db / 20) / max(loudness, 1e-6))
+
+
+def _loudness(signal: Float[np.ndarray, " samples"], sample_rate: int) -> float:
+    """Root mean square over the louder half of the sounding 50-ms frames: rests do not count."""
+    frame = sample_rate // 20
+    power = np.square(signal[: len(signal) // frame * frame]).reshape(-1, frame).mean(axis=1)
+    sounding = np.sort(power[power > power.max() * 1e-3])
+    return float(np.sqrt(sounding[len(sounding) // 2 :].mean())) if len(sounding) else 0.0
+
+
+def _layer(part: Part, level: int, samples: int, sample_rate: int) -> Float[np.ndarray, " samples"] | None:
+    from symusic import core
+
+    notes = [note for note in part.notes if note.level == level]
+    if not notes:
+        return None
+    track = core.TrackSecond("", part.program, part.is_drum)
+    track.notes = core.NoteSecondList.from_numpy(
+        np.array([note.start_seconds for note in notes], dtype=np.float32),
+        np.array([note.duration_seconds for note in notes], dtype=np.float32),
+        np.array([note.pitch for note in notes], dtype=np.int8),
+        np.full(len(notes), 100, dtype=np.int8),
+    )
+    score = core.ScoreSecond(960)
+    score.tracks.append(track)
+    return _synthesiser(sample_rate).render(score, False)[0][:samples]
+
+
+@lru_cache(maxsize=4)
+def _synthesiser(sample_rate: int) -> Any:
+    from symusic import core
+
+    return core.Synthesizer(str(soundfont()), sample_rate, 0)
