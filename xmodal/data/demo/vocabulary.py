@@ -127,7 +127,7 @@ dreamy: dreamy, floating | dreamlike | hazy, ethereal | otherworldly
 def _read(table: str) -> dict[str, Wording]:
     words = {}
     for line in table.strip().splitlines():
-        if not line.startswith("#"):
+        if line and not line.startswith("#"):
             tag, _, cells = line.partition(": ")
             words[tag] = Wording(*(tuple(cell.strip().split(", ")) for cell in cells.split("|")))
     return words
