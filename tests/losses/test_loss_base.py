@@ -57,7 +57,7 @@ def test_a_learned_temperature_must_leave_the_scale_below_100(temperature):
 
 
 def test_a_class_without_a_formula_says_what_to_define():
-    with pytest.raises(NotImplementedError, match=r"must define row_terms\(pairs\) or compute\(pairs\)"):
+    with pytest.raises(NotImplementedError, match=r"must define row_terms\(pairs\) or one_direction\(pairs\)"):
         PairwiseLoss()(SCORE, RIGHT)
     with pytest.raises(NotImplementedError, match=r"must define compute\(audio, text, pairs\)"):
         EmbeddingLoss()(torch.ones(3, 2), torch.ones(4, 2), RIGHT)
@@ -145,7 +145,7 @@ def test_a_triplet_loss_of_thousands_of_items_lists_no_triples():
 
 
 class Careless(PairwiseLoss):
-    def compute(self, pairs):
+    def one_direction(self, pairs):
         return pairs.score.detach().nan_to_num().max()
 
 

@@ -96,6 +96,10 @@ class Pairs:
         """The other direction."""
         return Pairs(self.score.T, self.relevance.T, self.valid.T, self.weight.T)
 
+    def weighted(self, factor: Float[Tensor, "anchors others"]) -> Pairs:
+        """The same pairs with their weights multiplied; those of factor 0 are no longer valid."""
+        return make_pairs(self.score, self.relevance, self.valid, self.weight * factor)
+
 
 def make_pairs(
     score: Float[Tensor, "audio text"],
@@ -142,8 +146,8 @@ def ratio_of_sums(terms: Terms) -> Float[Tensor, ""]:
 class PairwiseLoss(nn.Module, Configurable):
     """An objective that needs the scores alone.
 
-    A new one is a subclass with :meth:`row_terms`, or with :meth:`compute` where the terms do not fall apart into
-    rows. Constructor arguments are plain typed values.
+    A new one is a subclass with :meth:`row_terms`, or with :meth:`one_direction` where the value is not a ratio of
+    sums over rows. Constructor arguments are plain typed values.
 
     Args:
         direction_weights: Weights of audio-to-text (rows) and text-to-audio (columns).
@@ -193,24 +197,38 @@ class PairwiseLoss(nn.Module, Configurable):
                 return zero + sum(0.0 * parameter.sum() for parameter in self.parameters())
             return self.compute(pairs) + zero
 
-    def compute(self, pairs: Pairs) -> Float[Tensor, ""]:
-        """The loss of checked pairs: both directions of :meth:`row_terms`, averaged with their weights."""
+    def compute(self, rows: Pairs, columns: Pairs | None = None) -> Float[Tensor, ""]:
+        """The mean of both directions.
+
+        Args:
+            rows: Pairs with audio as the anchor.
+            columns: Pairs with text as the anchor, where a miner or a memory made them differ from ``rows``.
+        """
         if not self.directional:
-            return ratio_of_sums(self.row_terms(pairs))
-        rows, columns = self.direction_weights
-        loss = pairs.score.new_zeros(())
-        if rows:
-            loss = loss + rows * ratio_of_sums(self.row_terms(pairs))
-        if columns:
-            loss = loss + columns * ratio_of_sums(self.row_terms(pairs.transposed))
-        return loss / (rows + columns)
+            return (
+                self.one_direction(rows)
+                if columns is None
+                else (self.one_direction(rows) + self.one_direction(columns)) / 2
+            )
+        columns = rows.transposed if columns is None else columns
+        row_weight, column_weight = self.direction_weights
+        loss = rows.score.new_zeros(())
+        if row_weight:
+            loss = loss + row_weight * self.one_direction(rows)
+        if column_weight:
+            loss = loss + column_weight * self.one_direction(columns)
+        return loss / (row_weight + column_weight)
+
+    def one_direction(self, pairs: Pairs) -> Float[Tensor, ""]:
+        """The loss with the rows as anchors."""
+        return ratio_of_sums(self.row_terms(pairs))
 
     def row_terms(self, pairs: Pairs) -> Terms:
         """Sum and number of each anchor's terms.
 
         A row must not look at other rows: this is what lets long matrices be streamed in blocks of rows.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define row_terms(pairs) or compute(pairs)")
+        raise NotImplementedError(f"{type(self).__name__} must define row_terms(pairs) or one_direction(pairs)")
 
 
 class EmbeddingLoss(nn.Module, Configurable):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 Distance = Literal["cosine", "euclidean", "squared"]
 """``cosine``: 1 - cosine; ``euclidean``: the chord between unit vectors, 0 to 2; ``squared``: its square, 0 to 4."""
@@ -32,6 +34,17 @@ def masked_logsumexp(
     weighted = torch.where(member, logits + torch.where(member, weight, 1.0).log(), -torch.inf)
     empty = ~member.any(dim=1)
     return torch.where(empty, EMPTY, weighted.masked_fill(empty[:, None], 0.0).logsumexp(dim=1))
+
+
+def log1mexp(log_p: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """``log(1 - exp(log_p))`` for a log probability, exact near 0 and near 1; a probability of 1 counts as 1 - 1e-7."""
+    log_p = log_p.clamp(max=-1e-7)
+    small = log_p < -math.log(2.0)
+    return torch.where(
+        small,
+        torch.log1p(-torch.where(small, log_p, -1.0).exp()),
+        torch.log(-torch.expm1(torch.where(small, -1.0, log_p))),
+    )
 
 
 def distance(score: Float[Tensor, "*shape"], kind: Distance) -> Float[Tensor, "*shape"]:
@@ -81,6 +94,27 @@ def weight_below(
     ordered, order = values.sort(dim=1)
     prefix = F.pad(weight.gather(1, order).cumsum(dim=1), (1, 0))
     return prefix.gather(1, torch.searchsorted(ordered.contiguous(), queries.contiguous(), right=inclusive))
+
+
+def sum_over_positives(
+    term: Callable[[Tensor, Tensor], Tensor], positive_weight: Float[Tensor, "anchors others"]
+) -> Float[Tensor, " anchors"]:
+    """Each anchor's weighted sum of a term that looks, for each positive pair, along a whole row.
+
+    The pairs are taken in blocks of as many as there are anchors, and a block's intermediate results are computed
+    again for the gradient: O(anchors * others) memory, however many positives there are.
+
+    Args:
+        term: From the pairs' rows and columns (index vectors) to one value a pair.
+        positive_weight: Above 0 at the positive pairs.
+    """
+    anchors = positive_weight.shape[0]
+    total = positive_weight.new_zeros(anchors)
+    for block in positive_weight.nonzero().split(max(anchors, 1)):
+        rows, columns = block.unbind(dim=1)
+        values = checkpoint(term, rows, columns, use_reentrant=False, preserve_rng_state=False)
+        total = total.index_add(0, rows, positive_weight[rows, columns] * values)
+    return total
 
 
 class LogitScale(nn.Module):

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from xmodal.losses.base import Pairs, PairwiseLoss, Terms
+from xmodal.losses.base import Pairs, PairwiseLoss, Terms, ratio_of_sums
 from xmodal.losses.numerics import Distance, check_choice, check_range, distance, weight_below
 
 Average = Literal["active", "all"]
@@ -81,6 +81,48 @@ class TripletLoss(PairwiseLoss):
     def hardest_negatives(self) -> int:
         """How many negatives of an anchor hard mining takes."""
         return self.hardest if self.mining == "hard" else 1
+
+
+class QuadrupletLoss(PairwiseLoss):
+    """A triplet loss, and every positive pair must also be closer than any negative pair of the batch.
+
+    Terms are the triples of both directions, averaged as in :class:`TripletLoss` over the active ones, and the
+    quadruples (positive pair, negative pair), likewise; the second mean is weighted. A quadruple may share an item,
+    which makes it a triple.
+
+    Args:
+        margin: Of the triples, in cosines.
+        far_margin: Of the quadruples.
+        far_weight: Weight of the quadruples.
+
+    References:
+        Chen et al., "Beyond triplet loss: a deep quadruplet network for person re-identification", CVPR 2017.
+    """
+
+    method_ids: ClassVar[tuple[str, ...]] = ("1.06",)
+
+    def __init__(
+        self,
+        margin: float = 0.2,
+        *,
+        far_margin: float = 0.1,
+        far_weight: float = 0.5,
+        direction_weights: tuple[float, float] = (1.0, 1.0),
+    ) -> None:
+        super().__init__(direction_weights)
+        check_range("margin", margin, 0.0)
+        check_range("far_margin", far_margin, 0.0)
+        check_range("far_weight", far_weight, 0.0)
+        self.margin, self.far_margin, self.far_weight = margin, far_margin, far_weight
+
+    def one_direction(self, pairs: Pairs) -> Float[Tensor, ""]:
+        """Triples with the rows as anchors, and all quadruples."""
+        near, far = pairs.positive_weight, pairs.negative_weight
+        triples = hinge_over_triples(pairs.score, near, far, self.margin)
+        # One long row: all positive pairs against all negative pairs.
+        score, near, far = (each.reshape(1, -1) for each in (pairs.score, near, far))
+        quadruples = hinge_over_triples(score, near, far, self.far_margin)
+        return ratio_of_sums(triples) + self.far_weight * ratio_of_sums(quadruples)
 
 
 def hinge_over_triples(
