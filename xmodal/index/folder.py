@@ -24,7 +24,7 @@ from xmodal.embeddings import sync, written_aside
 from xmodal.errors import IndexFormatError
 
 FORMAT_VERSION = 1
-REBUILD = "build it again with: xmodal index build FILE.parquet --out DIR"
+REBUILD = "build it with: xmodal index build FILE.parquet --out DIR"
 
 
 def save_folder(folder: str | Path, facts: Mapping[str, Any], write: Callable[[Path], None]) -> None:

@@ -1,0 +1,147 @@
+"""The command line: ``xmodal embed | index | search | tag | evaluate | train | demo``.
+
+This module only knows the words; what a command needs is imported when it runs, so that ``--help`` comes at once.
+An error that is the input's fault is one sentence on the error stream and exit code 2, a stop by hand is 130.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from xmodal import __version__
+from xmodal.errors import XmodalError
+
+# Their words after the command belong to a parser of their own.
+_HANDED_ON = {"train": "xmodal.training", "demo": "xmodal.demo"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The words after ``xmodal``; None for those of the process.
+
+    Returns:
+        The exit code: 0 done, 1 nothing could be embedded, 2 the input was refused, 130 stopped by hand, 141 nobody
+        reads the output.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a title that the terminal cannot show must not end a search
+            stream.reconfigure(errors="backslashreplace")
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and args.command not in _HANDED_ON:
+        parser.error(f"unknown argument {rest[0]!r}; see: xmodal {args.command} --help")
+    try:
+        if args.command in _HANDED_ON:
+            code = import_module(_HANDED_ON[args.command]).main(rest)
+        else:
+            code = getattr(import_module("xmodal.cli.commands"), args.run)(args)
+        sys.stdout.flush()  # here, where a reader that has gone can still be caught
+    except BrokenPipeError:
+        # Python flushes once more on its way out; that must not fail as well.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        sys.stderr.write("xmodal: stopped\n")
+        return 130
+    except (XmodalError, ValueError, OSError) as error:
+        if args.debug:
+            raise
+        sys.stderr.write(f"xmodal: {' '.join(str(error).split())}\n")
+        return 2
+    return int(code or 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="xmodal", description="Audio and words in one vector space: train, search, tag.")
+    top.add_argument("--version", action="version", version=f"xmodal {__version__}")
+    top.set_defaults(debug=False)
+    common = argparse.ArgumentParser(add_help=False)
+    # No default here: a subcommand's would overwrite what was said before it.
+    common.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show an error's traceback")
+    top.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    model = _model_options()
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    embed = commands.add_parser("embed", parents=[common, model], help="audio files to vectors in a Parquet file")
+    embed.add_argument("source", type=Path, metavar="AUDIO", help="a folder of audio, or a manifest (csv, jsonl ...)")
+    embed.add_argument("--model", required=True, help="the model folder")
+    embed.add_argument("--out", type=Path, required=True, metavar="FILE.parquet", help="where to write")
+    embed.add_argument("--audio-root", type=Path, help="where the manifest's relative paths start")
+    embed.add_argument(
+        "--windows", action="store_true", help="a vector for each window, so that a search finds the moment in a track"
+    )
+    embed.set_defaults(run="embed")
+
+    index = commands.add_parser("index", help="make or describe a searchable index")
+    actions = index.add_subparsers(dest="action", required=True, metavar="ACTION")
+    build = actions.add_parser("build", parents=[common], help="vectors in a Parquet file to an index folder")
+    build.add_argument("embeddings", type=Path, metavar="FILE.parquet", help="what xmodal embed wrote")
+    build.add_argument("--out", type=Path, required=True, metavar="DIR", help="the index folder")
+    build.add_argument(
+        "--kind",
+        default="auto",
+        choices=["auto", "exact", "flat", "hnsw"],
+        help="exact: reference; flat: every vector compared; hnsw: a graph, for many; auto (default): flat or hnsw",
+    )
+    build.set_defaults(run="index_build")
+    info = actions.add_parser("info", parents=[common], help="say what an index holds")
+    info.add_argument("index", type=Path, metavar="DIR")
+    info.add_argument("--ids", action="store_true", help="list the ids, one a line")
+    info.add_argument("--json", action="store_true", help="as JSON")
+    info.set_defaults(run="index_info")
+
+    search = commands.add_parser(
+        "search",
+        parents=[common, model],
+        help="words or audio to tracks",
+        description="Everything that is asked for is one query: its vector is the sum of the unit vectors of all "
+        "words, files and ids, less those of --minus times their weight, brought back to length 1.",
+    )
+    search.add_argument("words", nargs="*", metavar="WORDS", help='what to look for, e.g. "slow sad piano"')
+    search.add_argument("--index", type=Path, required=True, metavar="DIR", help="the index folder")
+    search.add_argument("--audio", type=Path, action="append", default=[], metavar="FILE", help="more like this file")
+    search.add_argument("--like", action="append", default=[], metavar="ID", help="more like this row of the index")
+    search.add_argument("--minus", action="append", default=[], metavar="WORDS", help="less like these words")
+    search.add_argument("--minus-weight", type=_weight, default=0.5, help="weight of each --minus (default 0.5)")
+    search.add_argument("-k", type=_count, default=10, help="number of hits (default 10)")
+    search.add_argument("--all-windows", action="store_true", help="list every window of a track, not only its best")
+    search.add_argument("--model", help="the model folder (default: the one that made the index)")
+    search.add_argument("--json", action="store_true", help="as JSON")
+    search.set_defaults(run="search")
+
+    for name, what in [("train", "fit, validate, test or predict from YAML"), ("demo", "the whole path on made music")]:
+        commands.add_parser(name, add_help=False, help=f"{what}; see: xmodal {name} --help")
+    return top
+
+
+def _model_options() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("--device", help="cpu, cuda, mps ... (default: the first accelerator there is, else the CPU)")
+    options.add_argument("--batch-size", type=_count, default=32, help="windows to a forward pass (default 32)")
+    options.add_argument("--workers", type=_count, default=2, help="decoding threads (default 2)")
+    options.add_argument("--trust", action="store_true", help="let the model name classes from outside xmodal")
+    return options
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _weight(text: str) -> float:
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = math.nan
+    if not 0 < weight < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+    return weight

@@ -1,0 +1,191 @@
+"""What the commands do. Each takes the parsed words and returns the exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from xmodal.errors import ModelError
+
+if TYPE_CHECKING:  # an index can be described without loading torch
+    from xmodal.embedder import Embedder
+    from xmodal.index import Index
+    from xmodal.search import Hit
+
+
+def embed(args: Namespace) -> int:
+    """``xmodal embed``: audio files to vectors."""
+    from xmodal.cli.export import export
+    from xmodal.data.manifests import read_tracks
+
+    if args.out.suffix != ".parquet":
+        raise ValueError(f"--out must name a file ending in .parquet, got {args.out}")
+    tracks = read_tracks(args.source, audio_root=args.audio_root, missing="skip")
+    embedder = _load(args.model, args)
+    try:
+        with _progress("embedding", len(tracks)) as advance:
+            report = export(embedder, tracks, args.out, windows=args.windows, advance=advance)
+    except KeyboardInterrupt:
+        sys.stderr.write("xmodal: what is finished is kept; the same command goes on from there\n")
+        raise
+    aside = f"; {report.failed} set aside, with reasons in {report.failures}" if report.failed else ""
+    if not report.rows:
+        sys.stderr.write(f"xmodal: none of the {report.files} files could be embedded{aside}\n")
+        return 1
+    print_line(
+        f"{report.files - report.failed} of {report.files} files embedded{aside}\n"
+        f"{report.rows} vectors of {embedder.dim} dimensions, space {embedder.space_id}, in {args.out}"
+    )
+    return 0
+
+
+def index_build(args: Namespace) -> int:
+    """``xmodal index build``: vectors to an index."""
+    from xmodal.embeddings import Embeddings
+    from xmodal.index import build_index
+
+    index = build_index(Embeddings.load(args.embeddings), args.kind)
+    index.save(args.out)
+    print_line(
+        f"{len(index)} vectors of {index.dim} dimensions, space {index.space_id}, kind {index.kind}, in {args.out}"
+    )
+    return 0
+
+
+def index_info(args: Namespace) -> int:
+    """``xmodal index info``: what an index holds."""
+    from xmodal.index import load_index
+
+    index = load_index(args.index)
+    if args.ids:
+        for id_ in index.ids:
+            print_line(id_)
+        return 0
+    facts = {
+        "kind": index.kind,
+        "count": len(index),
+        "dim": index.dim,
+        "space_id": index.space_id,
+        "model": index.model,
+        "settings": index.settings,
+        "metadata": sorted({key for row in index.metadata for key in row}),
+    }
+    if args.json:
+        print_json(facts)
+        return 0
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        table.add_row(name, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
+    _console().print(table)
+    return 0
+
+
+def search(args: Namespace) -> int:
+    """``xmodal search``: words, files and ids to hits."""
+    from xmodal.index import load_index
+    from xmodal.search import Term, combine, query_vector
+    from xmodal.search import search as search_index
+
+    index = load_index(args.index)
+    like = index.vectors(index.rows_of(args.like))
+    terms = [Term(words) for words in args.words] + [Term(path) for path in args.audio]
+    terms += [Term(words, -args.minus_weight) for words in args.minus]
+    if not (terms or args.like):
+        raise ValueError('there is nothing to look for; say it in words ("slow piano"), with --audio FILE or --like ID')
+    if terms:
+        embedder = _load(_model_of(index, args), args)
+        space_id = embedder.space_id
+        query = query_vector(embedder, [*terms, *map(Term, like)])
+    else:  # rows of the index need no model
+        space_id = index.space_id
+        query = combine(like, [1.0] * len(like))
+    one_per = None if args.all_windows else "track"
+    hits = search_index(index, query[None], args.k, space_id=space_id, one_per=one_per)[0]
+    if args.json:
+        print_json({"space_id": space_id, "hits": [asdict(hit) for hit in hits]})
+    else:
+        _console().print(_hit_table(hits))
+    return 0
+
+
+def _model_of(index: Index, args: Namespace) -> str:
+    if args.model is not None:
+        return str(args.model)
+    if index.model is None:
+        raise ValueError(f"{args.index} does not say which model made it; name it with --model DIR")
+    if not Path(index.model).exists():
+        raise ModelError(f"the model that made {args.index} is no longer at {index.model}; say where with --model DIR")
+    return index.model
+
+
+def _load(model: str, args: Namespace) -> Embedder:
+    import torch
+
+    from xmodal.embedder import load
+
+    if args.device is not None:
+        try:
+            torch.empty(0, device=args.device)
+        except (RuntimeError, AssertionError) as error:  # both are how torch says that a device is not there
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"--device {args.device} cannot be used here: {reason}") from error
+    return load(model, device=args.device, trust=args.trust, batch_size=args.batch_size, workers=args.workers)
+
+
+def _hit_table(hits: Sequence[Hit]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("#", "score", "track", "moment", "tags"):
+        table.add_column(heading, overflow="fold")  # a path that is cut short is of no use
+    for hit in hits:
+        name = hit.metadata.get("title") or hit.metadata.get("path") or hit.id
+        table.add_row(
+            str(hit.rank), f"{hit.score:.3f}", str(name), _clock(hit.start_seconds), _words(hit.metadata.get("tags"))
+        )
+    return table
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02d}"
+
+
+def _words(tags: Any) -> str:
+    if isinstance(tags, dict):  # by kind
+        tags = [tag for kind in tags.values() for tag in kind]
+    return ", ".join(map(str, tags)) if isinstance(tags, (list, tuple)) else str(tags or "")
+
+
+def _console(*, stderr: bool = False) -> Console:
+    # A title is shown as it is: [brackets] are no markup and :colons: no pictures.
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=False)
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[Any]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = _console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+def print_line(text: str) -> None:
+    """Write a line of text to the output."""
+    sys.stdout.write(f"{text}\n")
+
+
+def print_json(value: Any) -> None:
+    """Write a value as JSON to the output."""
+    print_line(json.dumps(value, ensure_ascii=False, indent=2))
