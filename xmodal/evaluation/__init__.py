@@ -1,0 +1,37 @@
+"""From vectors and relevance to results that can be published: metrics with their pool, chance and uncertainty.
+
+Conventions
+-----------
+* A metric is worth little alone, so every result carries the number of queries and candidates, what a random order
+  would score, and a bootstrap interval (of the choice of queries, or of tags; never of the training run).
+* Both directions are always measured: ``text_to_audio`` asks with words, ``audio_to_text`` with tracks.
+* The conventions of :mod:`xmodal.metrics` hold: ties count against us, unknown tags are not negatives.
+* The score matrix is made block by block, so memory is that of the vectors and of the relevance.
+
+:func:`ridge_baseline` and :func:`random_projection_baseline` say what is possible without a trained audio tower: a
+result that does not beat them shows nothing about the tower.
+"""
+
+from __future__ import annotations
+
+from xmodal.evaluation.baselines import (
+    ALPHAS,
+    RidgeBaseline,
+    mel_statistics,
+    random_projection_baseline,
+    ridge_baseline,
+)
+from xmodal.evaluation.results import DirectionResult, RetrievalResult, TagResult, evaluate_retrieval, evaluate_tags
+
+__all__ = [
+    "ALPHAS",
+    "DirectionResult",
+    "RetrievalResult",
+    "RidgeBaseline",
+    "TagResult",
+    "evaluate_retrieval",
+    "evaluate_tags",
+    "mel_statistics",
+    "random_projection_baseline",
+    "ridge_baseline",
+]
