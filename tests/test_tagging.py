@@ -225,9 +225,7 @@ def test_tracks_of_another_space_or_length_are_refused():
 
 def test_questions_without_an_answer_are_refused():
     scorer, track = TagScorer(TAGS, embed_texts), unit(1)[0]
-    with pytest.raises(
-        ValueError, match="no tag of kind 'tempo'; .* are: instrument, mode, mood, odd kind"
-    ):
+    with pytest.raises(ValueError, match="no tag of kind 'tempo'; .* are: instrument, mode, mood, odd kind"):
         scorer.rank_tags(track, kind="tempo")
     with pytest.raises(ValueError, match="top must be at least 1, got 0"):
         scorer.rank_tags(track, top=0)

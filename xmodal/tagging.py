@@ -177,7 +177,9 @@ class TagScorer:
 
 
 def _vocabulary(tags: Sequence[str] | Mapping[str, Sequence[str]]) -> list[tuple[str, str | None]]:
-    by_kind: list[tuple[str | None, Sequence[str]]] = list(tags.items()) if isinstance(tags, Mapping) else [(None, tags)]
+    by_kind: list[tuple[str | None, Sequence[str]]] = (
+        list(tags.items()) if isinstance(tags, Mapping) else [(None, tags)]
+    )
     pairs: list[tuple[str, str | None]] = []
     seen: dict[str, str] = {}
     for kind, names in by_kind:
