@@ -254,7 +254,7 @@ class EmbeddingLoss(nn.Module, Configurable):
                 f"got {tuple(audio.shape)} and {tuple(text.shape)}"
             )
         with torch.autocast(audio.device.type, enabled=False):
-            audio, text = _full_precision(audio), _full_precision(text)
+            audio, text = in_full_precision(audio), in_full_precision(text)
             if not self.needs_norms:
                 audio, text = F.normalize(audio, dim=1), F.normalize(text, dim=1)
             pairs = make_pairs(audio @ text.T, relevance, valid, weight)
@@ -288,9 +288,10 @@ def apply_loss(
     if not isinstance(loss, PairwiseLoss):
         raise ValueError(f"a loss must be a PairwiseLoss or an EmbeddingLoss, got {type(loss).__name__}")
     with torch.autocast(audio.device.type, enabled=False):
-        audio, text = F.normalize(_full_precision(audio), dim=1), F.normalize(_full_precision(text), dim=1)
+        audio, text = F.normalize(in_full_precision(audio), dim=1), F.normalize(in_full_precision(text), dim=1)
         return loss(audio @ text.T, relevance, valid, weight)
 
 
-def _full_precision(vectors: Tensor) -> Tensor:
+def in_full_precision(vectors: Tensor) -> Tensor:
+    """Half precision as float32; float64 stays."""
     return vectors if vectors.dtype == torch.float64 else vectors.float()

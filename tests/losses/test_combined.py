@@ -1,0 +1,190 @@
+"""Sums of objectives, the memory, and streaming."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from loss_cases import CASES
+
+from xmodal import losses
+from xmodal.configurable import instantiate
+from xmodal.losses import CombinedObjective, CrossModalMemory, PairwiseLoss, StreamedLoss, apply_loss
+
+
+def vectors(seed, items, dim=4):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn((items, dim), generator=generator, dtype=torch.float64)
+
+
+AUDIO, TEXT = vectors(0, 5), vectors(1, 6)
+RELEVANCE = (torch.rand((5, 6), generator=torch.Generator().manual_seed(2)) < 0.4).double()
+AUDIO_KEYS, TEXT_KEYS = torch.arange(5), torch.arange(6)
+
+
+def test_the_sum_is_the_weighted_sum_of_its_parts():
+    parts = [losses.InfoNCELoss(), losses.TripletLoss(mining="all")]
+    objective = CombinedObjective(parts, [1.0, 0.25])
+    expected = apply_loss(parts[0], AUDIO, TEXT, RELEVANCE) + 0.25 * apply_loss(parts[1], AUDIO, TEXT, RELEVANCE)
+    torch.testing.assert_close(objective(AUDIO, TEXT, RELEVANCE), expected)
+    assert len(objective.parts(AUDIO, TEXT, RELEVANCE)) == 2
+
+
+def test_a_sum_without_weights_adds_its_losses():
+    objective = CombinedObjective([losses.ContrastiveLoss(), losses.ContrastiveLoss()])
+    torch.testing.assert_close(
+        objective(AUDIO, TEXT, RELEVANCE), 2 * apply_loss(losses.ContrastiveLoss(), AUDIO, TEXT, RELEVANCE)
+    )
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 2.0, 3.0]])
+def test_weights_must_be_one_a_loss(weights):
+    with pytest.raises(ValueError, match="weights must be one number a loss"):
+        CombinedObjective([losses.InfoNCELoss(), losses.SigLIPLoss()], weights)
+
+
+def test_an_objective_is_made_from_its_config_with_all_that_is_inside():
+    objective = CombinedObjective(
+        [losses.InfoNCELoss(0.1), losses.MarginLoss()],
+        [1.0, 0.5],
+        miner=losses.HardNegativeMiner(2),
+        memory=CrossModalMemory(4, 8),
+    )
+    again = instantiate(objective.config)
+    assert again.config == objective.config
+    again.load_state_dict(objective.state_dict())
+    keys = {"audio_keys": AUDIO_KEYS, "text_keys": TEXT_KEYS}
+    assert again(AUDIO, TEXT, RELEVANCE, **keys) == objective(AUDIO, TEXT, RELEVANCE, **keys)
+
+
+def test_a_miner_chooses_for_each_direction_by_itself():
+    objective = CombinedObjective([losses.TripletLoss(0.5, mining="all")], miner=losses.HardNegativeMiner(1))
+    hard = losses.TripletLoss(0.5, mining="hard")
+    torch.testing.assert_close(objective(AUDIO, TEXT, RELEVANCE), apply_loss(hard, AUDIO, TEXT, RELEVANCE))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_memory_of_length_0_changes_nothing(case):
+    loss = case.make().double()
+    objective = CombinedObjective([loss], memory=CrossModalMemory(4, 0)).double()
+    for _ in range(2):
+        value = objective(AUDIO, TEXT, RELEVANCE, audio_keys=AUDIO_KEYS, text_keys=TEXT_KEYS)
+        torch.testing.assert_close(value, apply_loss(loss, AUDIO, TEXT, RELEVANCE))
+
+
+def remembering(loss, size=16, **settings):
+    """An objective whose memory has seen another batch with keys 10, 11, ..."""
+    objective = CombinedObjective([loss], memory=CrossModalMemory(4, size, **settings)).double()
+    objective(
+        vectors(5, 3), vectors(6, 2), torch.ones(3, 2), audio_keys=torch.arange(10, 13), text_keys=torch.arange(10, 12)
+    )
+    return objective
+
+
+def rule(audio_keys, text_keys):
+    return ((audio_keys[:, None] + text_keys[None, :]) % 3 == 0).double()
+
+
+def test_remembered_items_are_further_candidates_of_each_direction():
+    objective = remembering(losses.InfoNCELoss(0.2))
+    value = objective(AUDIO, TEXT, RELEVANCE, audio_keys=AUDIO_KEYS, text_keys=TEXT_KEYS, relevance_of=rule)
+    loss = losses.InfoNCELoss(0.2).double()
+    audio, text, old_audio, old_text = (
+        F.normalize(each, dim=1) for each in (AUDIO, TEXT, vectors(5, 3), vectors(6, 2))
+    )
+    loss.direction_weights = (1.0, 0.0)
+    rows = loss(
+        audio @ torch.cat([text, old_text]).T,
+        torch.cat([RELEVANCE, rule(AUDIO_KEYS, torch.arange(10, 12))], dim=1),
+    )
+    loss.direction_weights = (0.0, 1.0)
+    columns = loss(
+        torch.cat([audio, old_audio]) @ text.T,
+        torch.cat([RELEVANCE, rule(torch.arange(10, 13), TEXT_KEYS)]),
+    )
+    torch.testing.assert_close(value, (rows + columns) / 2, rtol=1e-6, atol=1e-6)
+
+
+def test_an_item_of_the_batch_is_not_its_own_negative_from_the_memory():
+    objective = remembering(losses.InfoNCELoss(0.2))
+    expected = apply_loss(losses.InfoNCELoss(0.2).double(), vectors(5, 3), vectors(6, 2), torch.ones(3, 2))
+    keys = {"audio_keys": torch.arange(10, 13), "text_keys": torch.arange(10, 12)}
+    torch.testing.assert_close(objective(vectors(5, 3), vectors(6, 2), torch.ones(3, 2), **keys), expected)
+
+
+def test_remembered_vectors_get_no_gradient_and_the_batch_does():
+    objective = remembering(losses.InfoNCELoss())
+    audio = AUDIO.clone().requires_grad_()
+    objective(audio, TEXT, RELEVANCE, audio_keys=AUDIO_KEYS, text_keys=TEXT_KEYS).backward()
+    assert audio.grad.abs().sum() > 0
+    assert not objective.memory.audio.requires_grad
+
+
+def test_a_full_queue_forgets_the_oldest():
+    memory = CrossModalMemory(2, 3)
+    for key in range(5):
+        memory.remember(torch.full((1, 2), float(key)), torch.zeros(1, 2), torch.tensor([key]), torch.tensor([key]))
+    assert sorted(memory.audio_keys.tolist()) == [2, 3, 4]
+    assert sorted(memory.audio[:, 0].tolist()) == [2.0, 3.0, 4.0]
+    memory.remember(torch.arange(10.0).reshape(5, 2), torch.zeros(5, 2), torch.arange(5), torch.arange(5))
+    assert sorted(memory.audio_keys.tolist()) == [2, 3, 4]
+
+
+def test_a_memory_waits_for_its_warm_up_and_is_still_in_evaluation():
+    objective = remembering(losses.InfoNCELoss(0.2), warmup_steps=2)
+    keys = {"audio_keys": AUDIO_KEYS, "text_keys": TEXT_KEYS}
+    alone = apply_loss(losses.InfoNCELoss(0.2).double(), AUDIO, TEXT, RELEVANCE)
+    torch.testing.assert_close(objective(AUDIO, TEXT, RELEVANCE, **keys), alone)  # the second step is still warm-up
+    assert (objective(vectors(7, 5), TEXT, RELEVANCE, audio_keys=AUDIO_KEYS + 50, text_keys=TEXT_KEYS) != alone).all()
+    seen = objective.memory.seen.clone()
+    objective.eval()(AUDIO, TEXT, RELEVANCE, **keys)
+    assert torch.equal(objective.memory.seen, seen)
+
+
+def test_queues_travel_in_the_checkpoint():
+    objective = remembering(losses.InfoNCELoss(0.2))
+    again = CombinedObjective([losses.InfoNCELoss(0.2)], memory=CrossModalMemory(4, 16)).double()
+    again.load_state_dict(objective.state_dict())
+    keys = {"audio_keys": AUDIO_KEYS, "text_keys": TEXT_KEYS}
+    assert again(AUDIO, TEXT, RELEVANCE, **keys) == objective(AUDIO, TEXT, RELEVANCE, **keys)
+
+
+def test_a_memory_without_keys_is_refused():
+    with pytest.raises(ValueError, match="a memory needs audio_keys and text_keys"):
+        CombinedObjective([losses.InfoNCELoss()], memory=CrossModalMemory(4))(AUDIO, TEXT, RELEVANCE)
+
+
+def is_rowwise(case):
+    kind = type(case.make())
+    return kind.one_direction is PairwiseLoss.one_direction and kind.forward is PairwiseLoss.forward
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if is_rowwise(case)], ids=lambda case: case.name)
+def test_a_streamed_loss_has_the_value_and_gradients_of_the_whole(case):
+    valid = torch.rand((5, 6), generator=torch.Generator().manual_seed(3)) < 0.8
+    weight = torch.rand((5, 6), generator=torch.Generator().manual_seed(4), dtype=torch.float64) + 0.5
+    results = []
+    for streamed in (False, True):
+        loss = case.make().double()
+        audio, text = AUDIO.clone().requires_grad_(), TEXT.clone().requires_grad_()
+        inputs = (audio, text, RELEVANCE, valid, weight)
+        value = StreamedLoss(loss, block=2)(*inputs) if streamed else apply_loss(loss, *inputs)
+        value.backward()
+        results.append([value.detach(), audio.grad, text.grad, *(each.grad for each in loss.parameters())])
+    for whole, blocks in zip(*results, strict=True):
+        torch.testing.assert_close(blocks, whole)
+
+
+def test_a_streamed_loss_of_nothing_is_0_with_a_graph():
+    audio = torch.zeros((0, 4), requires_grad=True)
+    loss = StreamedLoss(losses.SigLIPLoss())
+    value = loss(audio, TEXT.float(), torch.zeros(0, 6))
+    assert value == 0
+    value.backward()
+    assert all(each.grad is not None for each in loss.parameters())
+
+
+@pytest.mark.parametrize("loss", [losses.HistogramLoss(), losses.LiftedStructureLoss(), losses.SeraphLoss()])
+def test_a_loss_of_the_whole_matrix_cannot_be_streamed(loss):
+    with pytest.raises(ValueError, match=f"{type(loss).__name__} looks at the whole matrix at once"):
+        StreamedLoss(loss)

@@ -1,0 +1,193 @@
+"""Objectives made of objectives: a weighted sum with a miner and a memory, and a loss streamed over blocks of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, Real
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from xmodal.losses.base import EmbeddingLoss, Pairs, PairwiseLoss, apply_loss, in_full_precision, make_pairs
+from xmodal.losses.memory import CrossModalMemory, RelevanceOf, same_key
+from xmodal.losses.miners import Miner
+from xmodal.losses.numerics import check_range
+
+
+class CombinedObjective(EmbeddingLoss):
+    """A weighted sum of losses and regularisers; the miner and the memory serve the losses on scores.
+
+    Args:
+        losses: Losses of both kinds.
+        weights: One a loss; None for 1 each.
+        miner: Chooses pairs for every loss on scores, each direction by itself. (Only SeraphLoss, which also looks
+            at pairs that are not valid, is given the batch without miner and memory.)
+        memory: Adds the last batches' items to every loss on scores; needs the batch's keys.
+    """
+
+    needs_norms: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        losses: Sequence[PairwiseLoss | EmbeddingLoss],
+        weights: Sequence[float] | None = None,
+        *,
+        miner: Miner | None = None,
+        memory: CrossModalMemory | None = None,
+    ) -> None:
+        super().__init__()
+        weights = [1.0] * len(losses) if weights is None else [float(weight) for weight in weights]
+        if not losses or len(weights) != len(losses):
+            raise ValueError(
+                f"weights must be one number a loss, got {len(weights)} for {len(losses)} losses; "
+                "leave weights out to add the losses as they are"
+            )
+        self.losses, self.weights = nn.ModuleList(losses), weights
+        self.miner, self.memory = miner, memory
+
+    def forward(
+        self,
+        audio: Float[Tensor, "audio dim"],
+        text: Float[Tensor, "text dim"],
+        relevance: Real[Tensor, "audio text"],
+        valid: Bool[Tensor, "audio text"] | None = None,
+        weight: Real[Tensor, "audio text"] | None = None,
+        *,
+        audio_keys: Int[Tensor, " audio"] | None = None,
+        text_keys: Int[Tensor, " text"] | None = None,
+        relevance_of: RelevanceOf = same_key,
+    ) -> Float[Tensor, ""]:
+        """The weighted sum; in training mode the memory then remembers the batch.
+
+        Args:
+            audio: Vectors of any norm.
+            text: Vectors of any norm.
+            relevance: As in every loss.
+            valid: As in every loss.
+            weight: As in every loss.
+            audio_keys: The memory's names of the batch's audio.
+            text_keys: The memory's names of the batch's texts.
+            relevance_of: The memory's rule for items of different batches.
+
+        Raises:
+            ValueError: If there is a memory and no keys, or a shape is not what the contract says.
+        """
+        parts = self.parts(
+            audio,
+            text,
+            relevance,
+            valid,
+            weight,
+            audio_keys=audio_keys,
+            text_keys=text_keys,
+            relevance_of=relevance_of,
+        )
+        if self.memory is not None and self.training and audio_keys is not None and text_keys is not None:
+            self.memory.remember(F.normalize(audio, dim=1), F.normalize(text, dim=1), audio_keys, text_keys)
+        return torch.stack([each * factor for each, factor in zip(parts, self.weights, strict=True)]).sum()
+
+    def parts(
+        self,
+        audio: Float[Tensor, "audio dim"],
+        text: Float[Tensor, "text dim"],
+        relevance: Real[Tensor, "audio text"],
+        valid: Bool[Tensor, "audio text"] | None = None,
+        weight: Real[Tensor, "audio text"] | None = None,
+        *,
+        audio_keys: Int[Tensor, " audio"] | None = None,
+        text_keys: Int[Tensor, " text"] | None = None,
+        relevance_of: RelevanceOf = same_key,
+    ) -> list[Float[Tensor, ""]]:
+        """Every loss by itself, not weighted, in the order of ``losses``; for logs."""
+        values = []
+        with torch.autocast(audio.device.type, enabled=False):
+            unit_audio, unit_text = (F.normalize(in_full_precision(each), dim=1) for each in (audio, text))
+            if self.memory is None:
+                rows = make_pairs(unit_audio @ unit_text.T, relevance, valid, weight)
+                columns = rows.transposed
+            elif audio_keys is None or text_keys is None:
+                raise ValueError("a memory needs audio_keys and text_keys, one whole number an item of the batch")
+            else:
+                rows, columns = self.memory.directions(
+                    unit_audio, unit_text, relevance, valid, weight, audio_keys, text_keys, relevance_of
+                )
+            changed = relevance.numel() > 0 and (self.miner is not None or self.memory is not None)
+            for loss in self.losses:
+                # A loss with its own front door (SeraphLoss) wants the pairs that are not valid too.
+                if changed and isinstance(loss, PairwiseLoss) and type(loss).forward is PairwiseLoss.forward:
+                    values.append(loss.compute(*self._mined(rows, columns)) + 0.0 * rows.score.sum())
+                else:
+                    values.append(apply_loss(loss, audio, text, relevance, valid, weight))
+        return values
+
+    def _mined(self, rows: Pairs, columns: Pairs) -> tuple[Pairs, Pairs]:
+        return (rows, columns) if self.miner is None else (self.miner(rows), self.miner(columns))
+
+
+class StreamedLoss(EmbeddingLoss):
+    """A loss on scores, computed block by block of rows: the same value and gradients in O(block * items) memory.
+
+    Blocks are computed again for the gradient. Only losses whose rows do not look at each other can be streamed,
+    which are those that define ``row_terms``.
+
+    Args:
+        loss: The loss.
+        block: Anchors a block.
+    """
+
+    def __init__(self, loss: PairwiseLoss, block: int = 1024) -> None:
+        super().__init__()
+        check_range("block", block, 1)
+        if type(loss).one_direction is not PairwiseLoss.one_direction or type(loss).forward is not PairwiseLoss.forward:
+            raise ValueError(
+                f"{type(loss).__name__} looks at the whole matrix at once and cannot be streamed; "
+                "use it on the whole batch, or a loss that defines row_terms"
+            )
+        self.loss, self.block = loss, block
+
+    def forward(
+        self,
+        audio: Float[Tensor, "audio dim"],
+        text: Float[Tensor, "text dim"],
+        relevance: Real[Tensor, "audio text"],
+        valid: Bool[Tensor, "audio text"] | None = None,
+        weight: Real[Tensor, "audio text"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """The loss of a batch of vectors of any norm."""
+        with torch.autocast(audio.device.type, enabled=False):
+            audio, text = (F.normalize(in_full_precision(each), dim=1) for each in (audio, text))
+            given = (relevance, valid, weight)
+            row_weight, column_weight = self.loss.direction_weights if self.loss.directional else (1.0, 0.0)
+            total = 0.0 * (audio.sum() + text.sum())
+            if row_weight:
+                total = total + row_weight * self._direction(audio, text, given)
+            if column_weight:
+                turned = tuple(None if each is None else each.T for each in given)
+                total = total + column_weight * self._direction(text, audio, turned)
+            return total / (row_weight + column_weight)
+
+    def _direction(self, anchors: Tensor, others: Tensor, given: tuple[Tensor | None, ...]) -> Tensor:
+        totals, counts = [], []
+        for start in range(0, len(anchors) if len(others) else 0, self.block):
+            rows = slice(start, start + self.block)
+            block = tuple(None if each is None else each[rows] for each in given)
+            total, count = checkpoint(
+                self._terms, anchors[rows], others, *block, use_reentrant=False, preserve_rng_state=False
+            )
+            totals.append(total)
+            counts.append(count)
+        if not totals:
+            return sum((0.0 * each.sum() for each in self.loss.parameters()), start=anchors.new_zeros(()))
+        total, count = torch.stack(totals).sum(dim=0), torch.stack(counts).sum(dim=0)
+        return torch.where(count > 0, total / torch.where(count > 0, count, 1.0), 0.0).sum()
+
+    def _terms(self, anchors: Tensor, others: Tensor, *given: Tensor | None) -> tuple[Tensor, Tensor]:
+        score = anchors @ others.T
+        relevance, valid, weight = given
+        assert relevance is not None
+        pairs = make_pairs(score, relevance, valid, weight)
+        total, count = self.loss.row_terms(pairs)
+        return total.sum(dim=0) + 0.0 * pairs.score.sum(), count.sum(dim=0)
