@@ -15,11 +15,15 @@ import xmodal
 from xmodal.cli import export as export_module
 from xmodal.cli import main
 from xmodal.cli.export import export
+from xmodal.cli.judge import read_vocabulary
+from xmodal.data.datasets import evaluation_texts
 from xmodal.data.manifests import read_tracks
 from xmodal.embedder import Embedder
 from xmodal.embeddings import Embeddings
+from xmodal.evaluation import evaluate_retrieval
 from xmodal.index import build_index
 from xmodal.model import TwoTower
+from xmodal.tagging import TagScorer
 from xmodal.towers import HashedBagOfWordsTower, MobileCnn
 
 
@@ -181,6 +185,124 @@ def test_windows_find_the_moment_in_a_track(model, tone_tracks, tmp_path, capsys
     assert len(every) == len(rows)
 
 
+def test_tags_are_ranked_by_their_cosine_with_the_file(model, embedder, tone_tracks, capsys):
+    files = [tone_tracks.parent / "00.wav", tone_tracks.parent / "01.wav"]
+    found = answer(capsys, "tag", *files, "--tags", "low, high,steady", "--model", model, "-k", 2)
+    scorer = TagScorer(["low", "high", "steady"], embedder.embed_texts)
+    for file, row in zip(files, found, strict=True):
+        expected = scorer.rank_tags(embedder.embed_files([file]).embeddings.vectors[0], top=2)
+        assert row["path"] == str(file)
+        assert [entry["tag"] for entry in row["tags"]] == [name for name, _ in expected]
+        assert [entry["score"] for entry in row["tags"]] == pytest.approx([score for _, score in expected], abs=1e-5)
+    code, table, _ = run(capsys, "tag", *files, "--tags", "low,high,steady", "--model", model, "-k", 1)
+    assert code == 0
+    assert found[0]["tags"][0]["tag"] in table
+
+
+def test_a_vocabulary_file_may_say_the_kinds(tmp_path):
+    (tmp_path / "words").write_text("calm, sad\ninstrument: flute , piano\n\ninstrument: drums\n")
+    assert read_vocabulary(str(tmp_path / "words")) == {
+        None: ["calm", "sad"],
+        "instrument": ["flute", "piano", "drums"],
+    }
+    assert read_vocabulary("calm, mood: sad,") == {None: ["calm", "mood: sad"]}
+
+
+def test_a_reference_catalogue_takes_off_what_a_word_scores_on_average(index_folder, model, tone_tracks, capsys):
+    reference, file = index_folder.parent / "tones.parquet", tone_tracks.parent / "00.wav"
+    words = ["tag", file, "--tags", "low,high", "--model", model]
+    plain = {entry["tag"]: entry["score"] for entry in answer(capsys, *words)[0]["tags"]}
+    less = {entry["tag"]: entry["score"] for entry in answer(capsys, *words, "--reference", reference)[0]["tags"]}
+    vectors = Embeddings.load(reference).vectors
+    scores = TagScorer(["low", "high"], xmodal.load(model).embed_texts).score(vectors).mean(dim=0).tolist()
+    assert less == pytest.approx({"low": plain["low"] - scores[0], "high": plain["high"] - scores[1]}, abs=1e-5)
+
+
+def test_a_reference_of_another_space_is_refused(model, tmp_path, capsys):
+    Embeddings(["a"], np.eye(1, 12), "0123456789abcdef").save(tmp_path / "a.parquet")
+    code, _, err = run(capsys, "tag", "a.wav", "--tags", "low", "--model", model, "--reference", tmp_path / "a.parquet")
+    assert code == 2
+    assert "space 0123456789abcdef but the model makes those of space" in err
+    assert "xmodal embed" in err
+
+
+def test_tagging_takes_folders_and_sets_bad_files_aside(model, tmp_path, capsys):
+    folder = tones(tmp_path / "audio", 3, {1})
+    code, out, err = run(capsys, "tag", folder, "--tags", "low", "--model", model, "--json")
+    assert code == 0
+    assert [row["path"] for row in json.loads(out)] == [str(folder / "00.wav"), str(folder / "02.wav")]
+    assert err.startswith(f"xmodal: set aside: {folder / '01.wav'}: ")
+    code, out, err = run(capsys, "tag", *[folder / "01.wav"] * 12, "--tags", "low", "--model", model)
+    assert (code, out) == (1, "")
+    assert "and 2 more were set aside" in err
+
+
+def test_an_evaluation_judges_the_split_by_captions_and_tags(model, embedder, tone_tracks, capsys):
+    judged = answer(capsys, "evaluate", tone_tracks, "--model", model, "--tag-fields", "pitch, motion")
+    assert (judged["split"], judged["tracks"], judged["texts"]) == ("test", 8, 8)
+    assert judged["space_id"] == embedder.space_id
+    assert judged["failures"] == []
+    assert set(judged["tags"]["per_tag"]) == {"low", "high", "steady", "pulsing"}
+    tracks = [track for track in read_tracks(tone_tracks, tag_fields=["pitch", "motion"]) if track.split == "test"]
+    texts, relevance = evaluation_texts(tracks)
+    audio = embedder.embed_files(tracks).embeddings.vectors
+    expected = evaluate_retrieval(audio, embedder.embed_texts(texts), relevance)
+    for direction in ("text_to_audio", "audio_to_text"):
+        assert judged["retrieval"][direction]["values"] == pytest.approx(getattr(expected, direction).values, abs=1e-6)
+    some = answer(capsys, "evaluate", tone_tracks, "--model", model, "--split", "all", "--captions", 1)
+    assert (some["tracks"], some["texts"], some["tags"]) == (40, 4, None)
+
+
+def test_intervals_take_the_captions_of_one_track_and_the_tracks_of_one_group_together(model, tmp_path, capsys):
+    tones(tmp_path / "audio", 6)
+    words = ["one", "two", "three", "four", "five", "six"]
+    rows = [
+        {"path": f"audio/{row:02d}.wav", "caption": [word, f"{word} again"], "group": f"g{row % 2}"}
+        for row, word in enumerate(words)
+    ]
+    (tmp_path / "grouped.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "alone.jsonl").write_text("\n".join(json.dumps({**row, "group": "all"}) for row in rows))
+    grouped = answer(capsys, "evaluate", tmp_path / "grouped.jsonl", "--model", model, "--split", "all")["retrieval"]
+    alone = answer(capsys, "evaluate", tmp_path / "alone.jsonl", "--model", model, "--split", "all")["retrieval"]
+    assert grouped["text_to_audio"]["intervals"].keys() == grouped["text_to_audio"]["values"].keys()
+    assert alone["text_to_audio"]["intervals"] == alone["audio_to_text"]["intervals"] == {}
+
+
+def test_a_tag_of_two_kinds_is_judged_once_and_tags_that_all_tracks_share_are_not(model, tmp_path, capsys):
+    tones(tmp_path / "audio", 4)
+    tags = [{"mood": ["Soft"]}, {"dynamic": ["soft"]}, {"mood": ["wild"]}, {"dynamic": ["loud"]}]
+    rows = [{"path": f"audio/{row:02d}.wav", "tags": own} for row, own in enumerate(tags)]
+    (tmp_path / "tracks.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    judged = answer(capsys, "evaluate", tmp_path / "tracks.jsonl", "--model", model, "--split", "all")["tags"]
+    counts = {name: (tag["positives"], tag["negatives"]) for name, tag in judged["per_tag"].items()}
+    assert counts == {"Soft": (2, 2), "wild": (1, 1), "loud": (1, 1)}
+    (tmp_path / "tracks.jsonl").write_text("\n".join(json.dumps({**row, "tags": ["calm"]}) for row in rows))
+    same = answer(capsys, "evaluate", tmp_path / "tracks.jsonl", "--model", model, "--split", "all")
+    assert same["tags"] is None
+
+
+def test_an_evaluation_is_shown_as_tables(model, tone_tracks, capsys):
+    code, out, _ = run(capsys, "evaluate", tone_tracks, "--model", model, "--tag-fields", "pitch")
+    assert code == 0
+    assert out.startswith("8 of 8 tracks, 8 texts, space ")
+    assert "text to audio" in out
+    assert "ROC-AUC" in out
+
+
+def test_an_evaluation_without_tracks_or_without_audio_says_so(model, tmp_path, capsys):
+    folder = tones(tmp_path / "audio", 2, {0, 1})
+    code, _, err = run(capsys, "evaluate", folder, "--model", model, "--split", "all")
+    assert code == 1
+    assert err.count("set aside") == 2
+    (tmp_path / "tracks.csv").write_text("path,split\naudio/00.wav,train\naudio/01.wav,validation\n")
+    code, _, err = run(capsys, "evaluate", tmp_path / "tracks.csv", "--model", model, "--split", "train")
+    assert code == 1
+    (tmp_path / "tracks.csv").write_text("path,split\naudio/00.wav,test\n")
+    code, _, err = run(capsys, "evaluate", tmp_path / "tracks.csv", "--model", model, "--split", "train")
+    assert code == 2
+    assert "no tracks in its train split; choose another with --split, or all" in err
+
+
 def test_bad_files_are_set_aside_with_reasons_and_the_job_goes_on(model, tmp_path, capsys):
     out = tmp_path / "out" / "tones.parquet"
     code, said, _ = run(capsys, "embed", tones(tmp_path / "audio", 5, {1, 3}), "--model", model, "--out", out)
@@ -308,6 +430,10 @@ def test_a_file_whose_name_is_not_unicode_is_embedded(embedder, tmp_path):
         (["index", "build", "none.parquet", "--out", "out"], "none.parquet: there is no such file"),
         (["index", "info", "nowhere"], "no index here"),
         (["embed", "nowhere", "--model", "MODEL", "--out", "a.parquet"], "nowhere"),
+        (["tag", "a.wav", "--tags", " , ", "--model", "MODEL"], "at least one tag"),
+        (["tag", "a.wav", "--tags", "calm,Calm", "--model", "MODEL"], "named once, got 'calm' and 'Calm'"),
+        (["tag", "a.wav", "--tags", "none.txt", "--model", "MODEL"], "none.txt"),
+        (["evaluate", "none.csv", "--model", "MODEL"], "none.csv does not exist"),
         (["embed", "nowhere", "--model", "MODEL", "--out", "a.csv"], "ending in .parquet, got a.csv"),
     ],
 )
@@ -340,6 +466,7 @@ def test_debug_shows_where_an_error_came_from(words):
     [
         ([], "COMMAND"),
         (["sing"], "sing"),
+        (["tag", "a.wav", "--model", "m"], "--tags"),
         (["search", "piano", "--index", "i", "--wrong", "3"], "unknown argument '--wrong'; see: xmodal search --help"),
         (["search", "piano", "--index", "i", "-k", "0"], "whole number of at least 1, got '0'"),
         (["search", "piano", "--index", "i", "--minus-weight", "-1"], "number above 0, got '-1'"),

@@ -62,6 +62,7 @@ def test_an_export_comes_back_as_it_was(path):
     )
     np.testing.assert_array_equal(after.vectors, before.vectors)
     assert after.vectors.dtype == np.float32
+    assert after.vectors.flags.writeable
 
 
 def test_an_export_of_no_rows_comes_back(path):

@@ -165,7 +165,8 @@ def unit_rows(vectors: Any, name: str) -> Float32[np.ndarray, "rows dim"]:
     Raises:
         ValueError: If it is not a matrix, or a row has a NaN, an infinity or a length other than 1 (within 1e-3).
     """
-    matrix = np.ascontiguousarray(vectors, dtype=np.float32)
+    # Writable, because torch warns of arrays that are not, such as those that lie in Arrow's memory.
+    matrix = np.require(vectors, dtype=np.float32, requirements=["C", "W"])
     if matrix.ndim != 2 or matrix.shape[1] == 0:
         raise ValueError(f"{name} must be a matrix [rows, dim], got shape {list(matrix.shape)}")
     # NaN and infinity make the length fail as well, so one pass over the matrix finds all three.

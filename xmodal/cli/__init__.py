@@ -28,8 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after ``xmodal``; None for those of the process.
 
     Returns:
-        The exit code: 0 done, 1 nothing could be embedded, 2 the input was refused, 130 stopped by hand, 141 nobody
-        reads the output.
+        The exit code: 0 done, 1 not one file could be embedded, 2 the input was refused, 130 stopped by hand,
+        141 nobody reads the output.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a title that the terminal cannot show must not end a search
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command in _HANDED_ON:
             code = import_module(_HANDED_ON[args.command]).main(rest)
         else:
-            code = getattr(import_module("xmodal.cli.commands"), args.run)(args)
+            code = getattr(import_module(f"xmodal.cli.{args.module}"), args.run)(args)
         sys.stdout.flush()  # here, where a reader that has gone can still be caught
     except BrokenPipeError:
         # Python flushes once more on its way out; that must not fail as well.
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument(
         "--windows", action="store_true", help="a vector for each window, so that a search finds the moment in a track"
     )
-    embed.set_defaults(run="embed")
+    embed.set_defaults(module="catalogue", run="embed")
 
     index = commands.add_parser("index", help="make or describe a searchable index")
     actions = index.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -91,12 +91,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=["auto", "exact", "flat", "hnsw"],
         help="exact: reference; flat: every vector compared; hnsw: a graph, for many; auto (default): flat or hnsw",
     )
-    build.set_defaults(run="index_build")
+    build.set_defaults(module="catalogue", run="index_build")
     info = actions.add_parser("info", parents=[common], help="say what an index holds")
     info.add_argument("index", type=Path, metavar="DIR")
     info.add_argument("--ids", action="store_true", help="list the ids, one a line")
     info.add_argument("--json", action="store_true", help="as JSON")
-    info.set_defaults(run="index_info")
+    info.set_defaults(module="catalogue", run="index_info")
 
     search = commands.add_parser(
         "search",
@@ -115,7 +115,38 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--all-windows", action="store_true", help="list every window of a track, not only its best")
     search.add_argument("--model", help="the model folder (default: the one that made the index)")
     search.add_argument("--json", action="store_true", help="as JSON")
-    search.set_defaults(run="search")
+    search.set_defaults(module="catalogue", run="search")
+
+    tag = commands.add_parser("tag", parents=[common, model], help="the words that are nearest to a file")
+    tag.add_argument("files", nargs="+", type=Path, metavar="FILE", help="audio files, or folders of them")
+    tag.add_argument("--model", required=True, help="the model folder")
+    tag.add_argument(
+        "--tags", required=True, help='the words: "a, b", or a text file with lines like "a, b" or "mood: a, b"'
+    )
+    tag.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FILE.parquet",
+        help="vectors of a catalogue: score how much nearer a file is to a word than the catalogue is on average",
+    )
+    tag.add_argument("-k", type=_count, default=5, help="number of words for each file (default 5)")
+    tag.add_argument("--json", action="store_true", help="as JSON")
+    tag.set_defaults(module="judge", run="tag")
+
+    evaluate = commands.add_parser("evaluate", parents=[common, model], help="how well a model finds and tags tracks")
+    evaluate.add_argument("manifest", type=Path, metavar="MANIFEST", help="tracks with captions or tags")
+    evaluate.add_argument("--model", required=True, help="the model folder")
+    evaluate.add_argument(
+        "--split",
+        default="test",
+        choices=["train", "validation", "test", "all"],
+        help="the tracks to judge by (default test; a manifest without splits is divided as in training)",
+    )
+    evaluate.add_argument("--tag-fields", type=_names, metavar="A,B", help="more columns that hold tags")
+    evaluate.add_argument("--captions", type=_count, metavar="N", help="use the first N captions of a track only")
+    evaluate.add_argument("--audio-root", type=Path, help="where the manifest's relative paths start")
+    evaluate.add_argument("--json", action="store_true", help="as JSON, with the figures of every tag")
+    evaluate.set_defaults(module="judge", run="evaluate")
 
     for name, what in [("train", "fit, validate, test or predict from YAML"), ("demo", "the whole path on made music")]:
         commands.add_parser(name, add_help=False, help=f"{what}; see: xmodal {name} --help")
@@ -135,6 +166,10 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
     return int(text)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _weight(text: str) -> float:

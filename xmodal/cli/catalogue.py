@@ -1,24 +1,18 @@
-"""What the commands do. Each takes the parsed words and returns the exit code."""
+"""The commands that make a catalogue and search it. Each takes the parsed words and returns the exit code."""
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-
+from xmodal.cli.shared import load_embedder, print_json, print_line, print_table, progress
 from xmodal.errors import ModelError
 
 if TYPE_CHECKING:  # an index can be described without loading torch
-    from xmodal.embedder import Embedder
     from xmodal.index import Index
     from xmodal.search import Hit
 
@@ -31,9 +25,9 @@ def embed(args: Namespace) -> int:
     if args.out.suffix != ".parquet":
         raise ValueError(f"--out must name a file ending in .parquet, got {args.out}")
     tracks = read_tracks(args.source, audio_root=args.audio_root, missing="skip")
-    embedder = _load(args.model, args)
+    embedder = load_embedder(args.model, args)
     try:
-        with _progress("embedding", len(tracks)) as advance:
+        with progress("embedding", len(tracks)) as advance:
             report = export(embedder, tracks, args.out, windows=args.windows, advance=advance)
     except KeyboardInterrupt:
         sys.stderr.write("xmodal: what is finished is kept; the same command goes on from there\n")
@@ -83,10 +77,8 @@ def index_info(args: Namespace) -> int:
     if args.json:
         print_json(facts)
         return 0
-    table = Table.grid(padding=(0, 2))
     for name, value in facts.items():
-        table.add_row(name, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
-    _console().print(table)
+        print_line(f"{name:10}{', '.join(value) if isinstance(value, list) else value}")
     return 0
 
 
@@ -103,7 +95,7 @@ def search(args: Namespace) -> int:
     if not (terms or args.like):
         raise ValueError('there is nothing to look for; say it in words ("slow piano"), with --audio FILE or --like ID')
     if terms:
-        embedder = _load(_model_of(index, args), args)
+        embedder = load_embedder(_model_of(index, args), args)
         space_id = embedder.space_id
         query = query_vector(embedder, [*terms, *map(Term, like)])
     else:  # rows of the index need no model
@@ -114,7 +106,7 @@ def search(args: Namespace) -> int:
     if args.json:
         print_json({"space_id": space_id, "hits": [asdict(hit) for hit in hits]})
     else:
-        _console().print(_hit_table(hits))
+        print_table([["#", "score", "track", "moment", "tags"], *map(_hit_row, hits)])
     return 0
 
 
@@ -128,30 +120,9 @@ def _model_of(index: Index, args: Namespace) -> str:
     return index.model
 
 
-def _load(model: str, args: Namespace) -> Embedder:
-    import torch
-
-    from xmodal.embedder import load
-
-    if args.device is not None:
-        try:
-            torch.empty(0, device=args.device)
-        except (RuntimeError, AssertionError) as error:  # both are how torch says that a device is not there
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"--device {args.device} cannot be used here: {reason}") from error
-    return load(model, device=args.device, trust=args.trust, batch_size=args.batch_size, workers=args.workers)
-
-
-def _hit_table(hits: Sequence[Hit]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("#", "score", "track", "moment", "tags"):
-        table.add_column(heading, overflow="fold")  # a path that is cut short is of no use
-    for hit in hits:
-        name = hit.metadata.get("title") or hit.metadata.get("path") or hit.id
-        table.add_row(
-            str(hit.rank), f"{hit.score:.3f}", str(name), _clock(hit.start_seconds), _words(hit.metadata.get("tags"))
-        )
-    return table
+def _hit_row(hit: Hit) -> Sequence[str]:
+    name = hit.metadata.get("title") or hit.metadata.get("path") or hit.id
+    return str(hit.rank), f"{hit.score:.3f}", str(name), _clock(hit.start_seconds), _words(hit.metadata.get("tags"))
 
 
 def _clock(seconds: float | None) -> str:
@@ -165,27 +136,3 @@ def _words(tags: Any) -> str:
     if isinstance(tags, dict):  # by kind
         tags = [tag for kind in tags.values() for tag in kind]
     return ", ".join(map(str, tags)) if isinstance(tags, (list, tuple)) else str(tags or "")
-
-
-def _console(*, stderr: bool = False) -> Console:
-    # A title is shown as it is: [brackets] are no markup and :colons: no pictures.
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=False)
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Any]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = _console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda count: bar.advance(task, count)
-
-
-def print_line(text: str) -> None:
-    """Write a line of text to the output."""
-    sys.stdout.write(f"{text}\n")
-
-
-def print_json(value: Any) -> None:
-    """Write a value as JSON to the output."""
-    print_line(json.dumps(value, ensure_ascii=False, indent=2))

@@ -1,0 +1,96 @@
+"""What several commands need: the model, progress, and how results are written."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from xmodal.errors import AudioError
+
+if TYPE_CHECKING:  # an index can be described without loading torch
+    from pathlib import Path
+
+    from xmodal.data.tracks import Track
+    from xmodal.embedder import Embedder, FilesResult
+
+_REPORTED = 10
+
+
+def load_embedder(model: str, args: Namespace) -> Embedder:
+    """Load the model as the options say.
+
+    Raises:
+        ValueError: If the device is not there.
+        ModelError: If the folder is no model.
+    """
+    import torch
+
+    from xmodal.embedder import load
+
+    if args.device is not None:
+        try:
+            torch.empty(0, device=args.device)
+        except (RuntimeError, AssertionError) as error:  # both are how torch says that a device is not there
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"--device {args.device} cannot be used here: {reason}") from error
+    return load(model, device=args.device, trust=args.trust, batch_size=args.batch_size, workers=args.workers)
+
+
+def embed_all(embedder: Embedder, files: Sequence[Path | Track]) -> FilesResult:
+    """Embed files with a progress bar; the ids are their positions. Says which files failed on the error stream."""
+    # Ids of our own, because nothing is wrong with naming a file twice.
+    ids = [str(position) for position in range(len(files))]
+    with progress("embedding", len(files)) as advance:
+        result = embedder.embed_files(files, ids=ids, progress=lambda done: advance(1))
+    _report(result.failures)
+    return result
+
+
+def _report(failures: Sequence[AudioError]) -> None:
+    for failure in failures[:_REPORTED]:
+        sys.stderr.write(f"xmodal: set aside: {failure}\n")
+    if len(failures) > _REPORTED:
+        sys.stderr.write(f"xmodal: and {len(failures) - _REPORTED} more were set aside\n")
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar on the error stream, if that is a terminal; the function given out moves it on."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = _console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+def print_line(text: str) -> None:
+    """Write a line of text to the output."""
+    sys.stdout.write(f"{text}\n")
+
+
+def print_json(value: Any) -> None:
+    """Write a value as JSON to the output."""
+    print_line(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Write rows of text, the header first, as a table that fits the terminal."""
+    table = Table(box=None, pad_edge=False)
+    for heading in rows[0]:
+        table.add_column(heading, overflow="fold")  # a path that is cut short is of no use
+    for row in rows[1:]:
+        table.add_row(*row)
+    _console().print(table)
+
+
+def _console(*, stderr: bool = False) -> Console:
+    # A title is shown as it is: [brackets] are no markup and :colons: no pictures.
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
