@@ -176,7 +176,7 @@ class TwoTower(nn.Module, Configurable):
     def space_id(self) -> str:
         """Name of the space that the vectors live in: 16 hex digits of SHA-256 over weights and :meth:`identity`.
 
-        It does not depend on the device or on where files lie. Hashing takes about a second a gigabyte; keep the result.
+        It does not depend on the device or on where files lie. Hashing takes a second a gigabyte; keep the result.
         """
         digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode())
         for name, tensor in sorted(self.state_dict().items()):

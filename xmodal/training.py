@@ -24,7 +24,7 @@ import pytorch_lightning as pl
 import torch
 from jaxtyping import Bool, Float
 from pytorch_lightning.callbacks import BasePredictionWriter, ModelCheckpoint
-from pytorch_lightning.cli import LightningCLI
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -33,7 +33,7 @@ from xmodal.data.module import AudioTextData
 from xmodal.embeddings import Embeddings
 from xmodal.errors import ModelError, XmodalError
 from xmodal.losses.base import PairwiseLoss
-from xmodal.metrics import retrieval_metrics
+from xmodal.metrics import KS, retrieval_metrics
 from xmodal.model import TwoTower
 from xmodal.towers.base import AudioTower, TextTower
 
@@ -269,18 +269,21 @@ def pool_windows(vectors: Float[Tensor, "windows dim"], rows: Tensor, tracks: in
 
 
 def both_directions(score: Float[Tensor, "audio text"], relevance: Bool[Tensor, "audio text"]) -> dict[str, float]:
-    """``text_to_audio/…`` and ``audio_to_text/…`` metrics of a score matrix."""
-    directions = {"text_to_audio": (score.T, relevance.T), "audio_to_text": (score, relevance)}
-    return {
-        f"{direction}/{name}": value
-        for direction, (scores, right) in directions.items()
-        for name, value in retrieval_metrics(
-            scores,
-            right,
-            ks=tuple(k for k in (1, 5, 10) if k <= scores.shape[1]),
-            without_right="leave_out",
-        ).items()
-    }
+    """``text_to_audio/…`` and ``audio_to_text/…`` metrics of a score matrix.
+
+    A result list longer than the pool is the whole pool, so that a small validation set has all the figures too.
+    """
+    figures: dict[str, float] = {}
+    for direction, scores, right in (("text_to_audio", score.T, relevance.T), ("audio_to_text", score, relevance)):
+        pool = scores.shape[1]
+        shown = {k: min(k, pool) for k in KS}
+        found = retrieval_metrics(scores, right, sorted(set(shown.values())), without_right="leave_out")
+        names = {f"R@{k}": f"R@{shown[k]}" for k in KS} | {
+            f"{name}@{max(KS)}": f"{name}@{shown[max(KS)]}" for name in ("mAP", "nDCG")
+        }
+        names |= {name: name for name in ("MedR", "MRR", "MAP@R")}
+        figures |= {f"{direction}/{name}": found[source] for name, source in names.items()}
+    return figures
 
 
 def learning_rate_factor(steps: int, warmup: int, schedule: str) -> Callable[[int], float]:
@@ -376,6 +379,37 @@ def run_folder(trainer: pl.Trainer) -> Path:
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 
+class Cli(LightningCLI):
+    """LightningCLI over the project's module and data, with one folder for all that a run writes."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """``--runs`` and ``--name`` say where the loggers write, without naming each of them."""
+        parser.add_argument("--runs", type=str | None, default=None, help="Folder of all runs, for every logger.")
+        parser.add_argument("--name", type=str | None, default=None, help="Name of the run, for every logger.")
+
+    def before_instantiate_classes(self) -> None:
+        """Send every logger to the same new folder, ``runs/name/version_N``."""
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        loggers = [logger for logger in _as_list(config.trainer.logger) if hasattr(logger, "init_args")]
+        for logger in loggers:
+            logger.init_args.save_dir = config.runs or logger.init_args.save_dir
+            logger.init_args.name = config.name or logger.init_args.name
+        if loggers and all(logger.init_args.version is None for logger in loggers):
+            first = loggers[0].init_args
+            version = _next_version(Path(first.save_dir) / (first.name or ""))
+            for logger in loggers:
+                logger.init_args.version = version
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _next_version(folder: Path) -> int:
+    numbers = [path.name.removeprefix("version_") for path in folder.glob("version_*")]
+    return max((int(number) for number in numbers if number.isdigit()), default=-1) + 1
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run ``fit``, ``validate``, ``test`` or ``predict`` and return the exit code.
 
@@ -383,18 +417,29 @@ def main(args: Sequence[str] | None = None) -> int:
         args: Command-line words; None for those of the process.
     """
     show_log()
-    # Said of every run with a frozen encoder, and of every run in bf16; neither is news to the user.
-    for said in ("Found .* module.* in eval mode", "Precision bf16-mixed is not supported by the model summary"):
-        warnings.filterwarnings("ignore", said)
-    warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")
-    try:
-        LightningCLI(
-            AlignmentModule,
-            AudioTextData,
-            args=None if args is None else list(args),
-            save_config_kwargs={"overwrite": True},
-        )
-    except XmodalError as error:
-        print(f"xmodal: {error}", file=sys.stderr)  # noqa: T201
-        return 2
+    whole = {"allow_abbrev": False}
+    with warnings.catch_warnings():
+        # Said of every run with a frozen encoder or in bf16, or between two libraries; no news to the user.
+        for said in (
+            "Found .* module.* in eval mode",
+            "Precision bf16-mixed is not supported by the model summary",
+            "LightningCLI's args parameter",
+            "(?s).*(JsonargparseDeprecationWarning|was deprecated in v4)",
+            ".*LeafSpec.* is deprecated",
+            ".* does not have many workers",
+            "Experiment logs directory",  # the folder is new and shared: the other logger was there first
+        ):
+            warnings.filterwarnings("ignore", said)
+        try:
+            Cli(
+                AlignmentModule,
+                AudioTextData,
+                args=None if args is None else list(args),
+                save_config_kwargs={"overwrite": True},
+                # A shortened option would be taken for the one that it begins: a typo must be an error.
+                parser_kwargs=whole | dict.fromkeys(LightningCLI.subcommands(), whole),
+            )
+        except XmodalError as error:
+            print(f"xmodal: {error}", file=sys.stderr)  # noqa: T201
+            return 2
     return 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -375,5 +376,5 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return iter([(int(index), self.epoch) for index in mine])
 
 
-def _as_half(item: Features | AudioError) -> Features | AudioError:
+def _as_half(item: Any) -> Features | AudioError:
     return item if isinstance(item, AudioError) else Features(item.values.half(), item.valid_frames)

@@ -125,7 +125,7 @@ class AudioTextData(pl.LightningDataModule):
         """Read the manifest and prepare the sets that the stage needs; Lightning calls it."""
         if self.trainer is None:
             raise RuntimeError("the data module takes its front end from the model, so it must be given to a Trainer")
-        network = self.trainer.lightning_module.network
+        network: Any = self.trainer.lightning_module.network
         self.prepare(stage, network.audio, network.windows)
 
     def prepare(self, stage: str, tower: AudioTower, policy: WindowPolicy) -> None:
