@@ -1,8 +1,14 @@
 """From a file to blocks of mono samples at the file's own rate, with every damaged or unfit file refused by name.
 
-libsndfile decodes what it knows, because it alone seeks to the exact sample in every format it has. PyAV (FFmpeg)
-decodes the rest, and always from the start of the file: an AAC decoder that starts in the middle fills noise bands
-from another random state, so that a seek would give other samples than the whole file does.
+libsndfile decodes what it knows, and PyAV (FFmpeg) the rest.
+
+A part of a file must be that slice of the whole, so a seek is used only where it was found to be exact:
+
+* PCM, FLAC and Opus: at once; MP3: after a second, because a frame may draw on bits of many frames before it;
+* Vorbis: never. A page says where it ends, and both libraries count back from there, up to 500 samples wrong on the
+  last page and on all pages of files whose pages disagree with their packets. It is decoded from the start;
+* all that PyAV decodes: never. An AAC decoder that begins in the middle fills its noise bands from another random
+  state, and many containers know the time to a millisecond only.
 
 Neither library says that a file was cut short, so this module compares what the file declares with what was decoded:
 
@@ -11,11 +17,13 @@ Neither library says that a file was cut short, so this module compares what the
 * all others: the declared length against the decoded one, with a tolerance of 0.1 s (libsndfile) or 0.5 s (PyAV), and
   at most a quarter of the length: encoder delay and padding are declared by some writers and not by others.
 
-An MP3 without a Xing or Info header and a raw AAC stream declare no length, so a cut one is simply a shorter file.
+An MP3 without a Xing or Info header and a raw AAC stream declare no length, and FFmpeg judges that of a WMA by its
+size, so that a cut one may be simply a shorter file.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import struct
@@ -36,6 +44,11 @@ from xmodal.errors import AudioError
 PEAK_LIMIT = 16.0  # 24 dB over full scale: far above any overshoot or hot float mix, far below unscaled integers
 SAMPLE_RATES_HZ = range(1_000, 1_536_001)
 
+# Seconds to decode and drop behind a seek, by libsndfile's subtype. What is not here is decoded from the start.
+_SEEK_PREROLL_SECONDS = {
+    "MPEG_LAYER_III": 1.0,
+    **dict.fromkeys(("PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "OPUS"), 0.0),
+}
 _BLOCK_FRAMES = 65_536
 _BLOCK_VALUES = 8 * _BLOCK_FRAMES  # frames times channels: a file of 1,024 channels must not make a block of 256 MB
 _UNKNOWN_FRAMES = 2**62  # libsndfile says 2**63 - 1 where a FLAC declares no length
@@ -219,19 +232,16 @@ class _SoundFileSource:
         return cls(path, file)
 
     def blocks(self, start: int, stop: int | None) -> Iterator[np.ndarray]:
-        try:
-            if start:
-                self.file.seek(start)
-        except soundfile.SoundFileError as error:
-            seconds = start / self.sample_rate
-            raise AudioError(
-                self.path, f"has no readable audio at {seconds:.2f} s ({error}); it ends before or is damaged there"
-            ) from error
-        position = start
+        if self.declared_frames is not None and start >= self.declared_frames:
+            return
+        preroll = _SEEK_PREROLL_SECONDS.get(self.file.subtype)
+        position = 0 if preroll is None else max(0, start - math.ceil(preroll * self.sample_rate))
+        if position:
+            self._seek(position)
         expected = self.declared_frames if stop is None else stop
         limit = max(1, min(_BLOCK_FRAMES, _BLOCK_VALUES // self.channels))
         if expected is not None:
-            limit = min(limit, max(1, expected - start))
+            limit = min(limit, max(1, expected - position))
         buffer = np.empty((limit, self.channels), dtype=np.float32)
         while stop is None or position < stop:
             want = limit if stop is None else min(limit, stop - position)
@@ -242,8 +252,20 @@ class _SoundFileSource:
             if len(block) == 0:
                 _refuse_shortfall(self, position, _SOUNDFILE_SHORTFALL_SECONDS)
                 return
+            wanted = block[max(0, start - position) :]
             position += len(block)
-            yield _mono(self.path, block)
+            if len(wanted):
+                yield _mono(self.path, wanted)
+
+    def _seek(self, frame: int) -> None:
+        try:
+            self.file.seek(frame)
+        except soundfile.SoundFileError as error:
+            raise AudioError(
+                self.path,
+                f"has no readable audio at {frame / self.sample_rate:.2f} s ({_words(error)}); it ends before or is "
+                "damaged there",
+            ) from error
 
 
 @contextmanager

@@ -79,7 +79,10 @@ def load(
     duration_seconds: float | None = None,
     max_seconds: float | None = LOAD_LIMIT_SECONDS,
 ) -> Float[np.ndarray, " samples"]:
-    """Mono samples of a file, or of a part of it, which alone is then decoded where the format allows.
+    """Mono samples of a file, or of a part of it.
+
+    A part is reached by seeking in PCM, FLAC, MP3 and Opus; other kinds (Ogg Vorbis, AAC, WMA) are decoded from their
+    start, because no seek in them is exact. Keep what you read many small parts of in one of the former.
 
     Args:
         path: Any audio file; its suffix does not matter.
@@ -166,47 +169,37 @@ def _stream(
         for block in _at_rate(source, sample_rate, start, stop):
             samples += len(block)
             _refuse_too_long(path, samples, sample_rate, max_seconds)
-            yield np.clip(block, -1.0, 1.0, out=block)
+            if len(block):
+                yield np.clip(block, -1.0, 1.0, out=block)
         if samples == 0:
             raise AudioError(path, _why_nothing(source, sample_rate, start))
 
 
 def _at_rate(source: Source, sample_rate: int, start: int, stop: int | None) -> Iterator[np.ndarray]:
+    """Blocks, some of them empty, of samples ``start`` to ``stop`` at ``sample_rate``."""
     rate = source.sample_rate
     if rate == sample_rate:
-        if source.declared_frames is None or start < source.declared_frames:
-            yield from source.blocks(start, stop)
+        yield from source.blocks(start, stop)
         return
     # Begin a margin early, at a frame that falls on a sample of the whole file's result: one such every `step` frames.
-    # Then the filter stands on the same grid and has settled where the part begins.
+    # Then the filter stands on the same grid and has settled where the part begins; and read a margin more at the end.
     step = rate // math.gcd(rate, sample_rate)
     margin = math.ceil(_MARGIN_SECONDS * rate)
     first = max(0, start * rate // sample_rate - margin)
     first -= first % step
     last = None if stop is None else -(-stop * rate // sample_rate) + margin
-    if source.declared_frames is not None and start * rate >= source.declared_frames * sample_rate:
-        return
-    skip = start - first * sample_rate // rate
-    remaining = math.inf if stop is None else stop - start
+    position = first * sample_rate // rate
+    for block in _resampled(source.blocks(first, last), rate, sample_rate):
+        yield block[max(0, start - position) : None if stop is None else max(0, stop - position)]
+        position += len(block)
+
+
+def _resampled(blocks: Iterator[np.ndarray], rate: int, sample_rate: int) -> Iterator[np.ndarray]:
+    # The stream's output does not depend on how its input is divided into blocks.
     resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
-    for block in _with_end(source.blocks(first, last)):
-        end = block is None
-        out = resampler.resample_chunk(np.zeros(0, np.float32) if end else block, last=end)
-        skipped = min(skip, len(out))
-        skip -= skipped
-        out = out[skipped:]
-        if len(out) > remaining:
-            out = out[: int(remaining)]
-        remaining -= len(out)
-        if len(out):
-            yield out
-        if remaining == 0:
-            return
-
-
-def _with_end(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray | None]:
-    yield from blocks
-    yield None
+    for block in blocks:
+        yield resampler.resample_chunk(block)
+    yield resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
 
 
 def _refuse_too_long(path: Path, samples: float, sample_rate: int, max_seconds: float | None) -> None:
