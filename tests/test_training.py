@@ -133,8 +133,8 @@ def test_a_finished_run_can_be_tested_and_predicted_from_its_checkpoint(run, ton
     ckpt = ("--ckpt_path", str(run / "checkpoints" / "last.ckpt"))
     assert main(["test", *arguments(tmp_path, tone_tracks, *ckpt)]) == 0
     assert "test/text_to_audio/mAP@10" in capsys.readouterr().out
-    writer = '[{"class_path": "xmodal.training.WritePredictions"}]'
-    assert main(["predict", *arguments(tmp_path, tone_tracks, *ckpt, "--trainer.callbacks", writer)]) == 0
+    writer = "{class_path: xmodal.training.WritePredictions}"
+    assert main(["predict", *arguments(tmp_path, tone_tracks, *ckpt, "--trainer.callbacks+", writer)]) == 0
     (export,) = tmp_path.rglob("embeddings.parquet")
     embeddings = Embeddings.load(export)
     assert sorted(embeddings.ids) == [f"tone{number:02d}" for number in range(40)]

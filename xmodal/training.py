@@ -315,17 +315,15 @@ class ExportModel(pl.Callback):
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         assert isinstance(pl_module, AlignmentModule)
-        best = next(
-            (c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.best_model_path), None
-        )
+        callbacks = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+        best = next((callback for callback in callbacks if callback.monitor and callback.best_model_path), None)
         card = None
         if best is not None:
-            assert isinstance(best, ModelCheckpoint)
             # weights_only: a checkpoint is data, never code.
             checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
             pl_module.on_load_checkpoint(checkpoint)
             pl_module.load_state_dict(checkpoint["state_dict"], strict=True)
-            if best.monitor and best.best_model_score is not None:
+            if best.best_model_score is not None:
                 card = f"Best of the run by `{best.monitor}`: {float(best.best_model_score):.4f}."
         folder = run_folder(trainer) / self.folder
         space_id = pl_module.network.save(folder, card=card, overwrite=True)
