@@ -184,7 +184,8 @@ class _Network(nn.Module):
             maps = block(maps, valid_frames)
             if number < self.halvings:
                 maps = F.avg_pool2d(silence_padding(maps, valid_frames), 2)
-                valid_frames = None if valid_frames is None else (valid_frames // 2).clamp(min=1)
+                if valid_frames is not None:
+                    valid_frames = torch.where(valid_frames > 1, valid_frames // 2, valid_frames)
             maps = self.dropout(maps)
         series = maps.mean(dim=2)
         mask = None if valid_frames is None else frame_mask(valid_frames, series.shape[-1])

@@ -1,0 +1,356 @@
+"""What every tower promises, over every tower."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from jsonargparse import ArgumentError, ArgumentParser
+from torch import nn
+
+from xmodal.configurable import instantiate
+from xmodal.errors import ModelError
+from xmodal.towers import (
+    AttentionPool,
+    AudioTower,
+    AutoPool,
+    Cnn10,
+    HashedBagOfWordsTower,
+    MaxPool,
+    MeanPool,
+    MobileCnn,
+    SentenceTransformerTower,
+    ShortChunkResNet,
+    SpecAugment,
+    TextTower,
+)
+
+RATE = 8000
+FRONT = {"sample_rate": RATE, "n_fft": 512, "hop": 128, "bands": 32}
+AUDIO_TOWERS = {
+    "MobileCnn": lambda **more: MobileCnn(**FRONT, width=0.125, feature_dim=24, **more),
+    "MobileCnn-attention": lambda **more: MobileCnn(
+        **FRONT, width=0.125, feature_dim=24, pooling=AttentionPool(hidden=8), **more
+    ),
+    "MobileCnn-auto": lambda **more: MobileCnn(**FRONT, width=0.125, feature_dim=24, pooling=AutoPool(), **more),
+    "ShortChunkResNet": lambda **more: ShortChunkResNet(**FRONT, channels=8, **more),
+    "ShortChunkResNet-mean": lambda **more: ShortChunkResNet(**FRONT, channels=8, pooling=MeanPool(), **more),
+    "Cnn10": lambda **more: Cnn10(**FRONT, f_max=4000.0, **more),
+    "Cnn10-max": lambda **more: Cnn10(**FRONT, f_max=4000.0, pooling=MaxPool(), **more),
+}
+TEXT_TOWERS = {
+    "bag": lambda _: HashedBagOfWordsTower(buckets=500, embed_dim=16, feature_dim=12),
+    "bag-words": lambda _: HashedBagOfWordsTower(buckets=500, embed_dim=16, feature_dim=12, pairs=False),
+    "frozen": lambda folder: SentenceTransformerTower(str(folder), max_tokens=16, chunk_overlap=4),
+    "trainable": lambda folder: SentenceTransformerTower(str(folder), trainable=True, max_tokens=16, chunk_overlap=0),
+    "frozen-max": lambda folder: SentenceTransformerTower(
+        str(folder), max_tokens=16, chunk_overlap=4, chunk_pooling="max"
+    ),
+}
+LYRIC = " ".join(f"w{number * 7 % 200}" for number in range(1999))
+TEXTS = ["w1 w2 w3", "W9!", " ".join(f"w{number}" for number in range(40)), "not in the vocabulary", LYRIC]
+
+
+def sounds(clips, seconds):
+    """Clips that differ in pitch, loudness and noise."""
+    generator = torch.Generator().manual_seed(3)
+    time = torch.arange(round(seconds * RATE)) / RATE
+    number = torch.arange(clips)[:, None]
+    tones = torch.sin(2 * torch.pi * 150 * 1.6 ** (number % 7) * time * (1 + 0.1 * time)) * 0.5 ** (number % 5)
+    return tones + 0.1 ** (1 + number % 3) * torch.randn(clips, len(time), generator=generator)
+
+
+@torch.no_grad()
+def as_trained(tower):
+    """The tower as training leaves it: normalisation far from the identity, so that a forgotten mask shows."""
+    generator = torch.Generator().manual_seed(1)
+    normalisations = [module for module in tower.modules() if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))]
+    for module in normalisations:
+        module.momentum = 1.0
+        module.weight.copy_(0.5 + torch.rand(module.weight.shape, generator=generator))
+        module.bias.copy_(0.5 * torch.rand(module.bias.shape, generator=generator))
+    tower.train()(sounds(24, 1.5).roll(5000, dims=1))
+    return tower.eval()
+
+
+@pytest.fixture(params=AUDIO_TOWERS)
+def audio_tower(request):
+    torch.manual_seed(0)
+    return as_trained(AUDIO_TOWERS[request.param]())
+
+
+@pytest.fixture(params=TEXT_TOWERS)
+def text_tower(request, tiny_encoder):
+    torch.manual_seed(0)
+    return TEXT_TOWERS[request.param](tiny_encoder).eval()
+
+
+def assert_same_vectors(found, expected):
+    """Equal to 1e-6 in every place of the unit vectors that will be made of them."""
+    assert found.shape == expected.shape
+    assert (nn.functional.normalize(found) - nn.functional.normalize(expected)).abs().max() < 1e-6
+
+
+# -- audio ------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_a_clip_embeds_the_same_alone_in_a_batch_and_in_any_order(audio_tower):
+    clips = sounds(5, 1.0)
+    together = audio_tower(clips)
+    assert together.shape == (5, audio_tower.feature_dim)
+    assert_same_vectors(torch.cat([audio_tower(clip[None]) for clip in clips]), together)
+    assert_same_vectors(audio_tower(clips.flip(0)).flip(0), together)
+    assert (together[0] - together[1]).norm() > 1e-3 * together[0].norm(), "all clips look alike"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("padding", ["zeros", "noise"])
+def test_padding_is_not_heard(audio_tower, padding):
+    clips = sounds(8, 1.5)
+    lengths = torch.tensor([12000, 11999, 8065, 6400, 4096, 2049, 129, 1])
+    padded = clips.clone()
+    if padding == "zeros":
+        for row, length in enumerate(lengths):
+            padded[row, length:] = 0
+    found = audio_tower(padded, lengths)
+    alone = torch.cat([audio_tower(clip[None, :length]) for clip, length in zip(clips, lengths, strict=True)])
+    assert_same_vectors(found, alone)
+
+
+@torch.no_grad()
+def test_saying_that_everything_is_valid_changes_nothing(audio_tower):
+    clips = sounds(3, 1.0)
+    assert_same_vectors(audio_tower(clips, torch.tensor([RATE, RATE, RATE])), audio_tower(clips))
+
+
+@torch.no_grad()
+def test_encoding_stored_features_is_the_same_as_listening(audio_tower):
+    clips, lengths = sounds(3, 1.0), torch.tensor([8000, 5000, 300])
+    features = torch.stack([audio_tower.features(clip[None, :])[0] for clip in clips])
+    assert features.shape[1:] == (32, int(audio_tower.valid_frames(torch.tensor([RATE]))))
+    trimmed = [audio_tower.features(clip[None, :length])[0] for clip, length in zip(clips, lengths, strict=True)]
+    stored = torch.nn.utils.rnn.pad_sequence([part.T for part in trimmed], batch_first=True).transpose(1, 2)
+    found = audio_tower.encode(stored, audio_tower.valid_frames(lengths))
+    assert_same_vectors(found, audio_tower(clips, lengths))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("loudness", [0.0, 1e-8, 1.0, 1e4])
+@pytest.mark.parametrize("samples", [1, 127, RATE])
+def test_silence_din_and_the_shortest_clip_have_finite_vectors(audio_tower, loudness, samples):
+    vectors = audio_tower(torch.full((2, samples), loudness))
+    assert vectors.shape == (2, audio_tower.feature_dim)
+    assert vectors.isfinite().all()
+    assert vectors.norm(dim=1).min() > 0
+
+
+def test_a_clip_without_a_valid_sample_is_refused(audio_tower):
+    with pytest.raises(ValueError, match=r"at least one valid sample, got \[8000, 0\]"):
+        audio_tower(sounds(2, 1.0), torch.tensor([8000, 0]))
+    with pytest.raises(ValueError, match=r"at least one valid frame; clips \[1\] have none"):
+        audio_tower.encode(audio_tower.features(sounds(2, 1.0)), torch.tensor([10, 0]))
+
+
+@pytest.mark.parametrize("lengths", [None, torch.tensor([8000, 8000, 4000, 1000])], ids=["full", "padded"])
+def test_gradients_reach_every_weight_of_an_audio_tower(audio_tower, lengths):
+    audio_tower.train()
+    vectors = audio_tower(sounds(4, 1.0), lengths)
+    (vectors * torch.randn(vectors.shape)).sum().backward()
+    unreached = [
+        name for name, weight in audio_tower.named_parameters() if weight.grad is None or not weight.grad.any()
+    ]
+    assert unreached == []
+
+
+@torch.no_grad()
+def test_an_audio_tower_is_made_again_from_its_config_and_weights(audio_tower):
+    config = json.loads(json.dumps(audio_tower.config))
+    again = instantiate(config).eval()
+    again.load_state_dict(audio_tower.state_dict(), strict=True)
+    clips = sounds(2, 0.5)
+    assert torch.equal(again(clips), audio_tower(clips))
+    assert again.identity() == json.loads(json.dumps(audio_tower.identity()))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", AUDIO_TOWERS)
+def test_only_training_draws_random_numbers(name):
+    tower = as_trained(AUDIO_TOWERS[name](augment=SpecAugment()))
+    clips = sounds(2, 1.0)
+    state = torch.get_rng_state()
+    first = tower(clips)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(tower(clips), first)
+    assert_same_vectors(tower(clips), first)
+
+    features = tower.features(clips)
+    for module in tower.modules():  # leaves SpecAugment as the only difference between the two modes
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout)):
+            module.train = lambda mode=True, module=module: module
+    tower.train()
+    torch.manual_seed(1)
+    augmented = tower.encode(features)
+    assert (augmented - first).norm() > 1e-3 * first.norm()
+    torch.manual_seed(1)
+    assert torch.equal(tower.encode(features), augmented)
+
+
+def test_the_identity_names_the_front_end_and_the_pooling():
+    tower = AUDIO_TOWERS["ShortChunkResNet"]()
+    others = [
+        ShortChunkResNet(**(FRONT | {"hop": 100}), channels=8),
+        ShortChunkResNet(**FRONT, channels=8, f_min=40.0),
+        AUDIO_TOWERS["ShortChunkResNet-mean"](),
+        AUDIO_TOWERS["Cnn10"](),
+    ]
+    identities = {json.dumps(other.identity(), sort_keys=True) for other in [tower, *others]}
+    assert len(identities) == 5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["MobileCnn", "ShortChunkResNet", "Cnn10"])
+def test_an_audio_tower_runs_in_half_precision_where_it_should(name):
+    tower = as_trained(AUDIO_TOWERS[name]())
+    clips = sounds(3, 1.0)
+    exact = tower(clips, torch.tensor([8000, 8000, 2000]))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert tower.features(clips).dtype == torch.float32
+        assert torch.equal(tower.features(clips), tower.features(clips.double()))
+        rough = tower(clips, torch.tensor([8000, 8000, 2000]))
+    assert torch.nn.functional.cosine_similarity(rough.float(), exact).min() > 0.98
+
+
+# -- text -------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_a_text_embeds_the_same_alone_in_a_batch_and_in_any_order(text_tower):
+    together = text_tower(TEXTS)
+    assert together.shape == (len(TEXTS), text_tower.feature_dim)
+    assert_same_vectors(torch.cat([text_tower([text]) for text in TEXTS]), together)
+    assert_same_vectors(text_tower(TEXTS[::-1]).flip(0), together)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("position", [0, 1000, 1998])
+def test_every_word_of_a_long_lyric_counts(text_tower, position):
+    if getattr(text_tower, "chunk_pooling", "mean") == "max":
+        pytest.skip("a maximum over chunks has read every word but keeps the largest values")
+    words = LYRIC.split()
+    words[position] = "w0" if words[position] != "w0" else "w5"
+    vectors = text_tower([LYRIC, " ".join(words)])
+    assert (vectors[0] - vectors[1]).norm() > 1e-5 * vectors[0].norm()
+
+
+def test_chunks_name_their_text(text_tower):
+    batch = text_tower.tokenize(TEXTS)
+    assert batch.count == len(TEXTS)
+    assert sorted(set(batch.owner.tolist())) == list(range(len(TEXTS)))
+    assert batch.owner.tolist() == sorted(batch.owner.tolist())
+    assert all(len(tensor) == len(batch.owner) for tensor in batch.inputs.values())
+    moved = batch.to("meta")
+    assert moved.owner.device.type == "meta"
+    assert {tensor.device.type for tensor in moved.inputs.values()} == {"meta"}
+    assert batch.owner.device.type == "cpu"
+
+
+@pytest.mark.parametrize("blank", ["", "  \n\t"])
+def test_a_blank_text_is_refused(text_tower, blank):
+    with pytest.raises(ValueError, match="text 1 is blank"):
+        text_tower.tokenize(["w1", blank])
+
+
+def test_no_text_and_a_bare_string_are_refused(text_tower):
+    with pytest.raises(ValueError, match="at least one text"):
+        text_tower.tokenize([])
+    with pytest.raises(TypeError, match="must be a list of strings, got the single string 'w1'"):
+        text_tower.tokenize("w1")
+
+
+def test_gradients_reach_every_weight_of_a_text_tower_that_is_not_frozen(text_tower):
+    text_tower.train()
+    vectors = text_tower(TEXTS[:4])
+    if text_tower.frozen:
+        assert not vectors.requires_grad
+        assert not any(weight.requires_grad for weight in text_tower.parameters())
+        return
+    (vectors * torch.randn(vectors.shape)).sum().backward()
+    unreached = [
+        name
+        for name, weight in text_tower.named_parameters()
+        if "pooler" not in name and (weight.grad is None or not weight.grad.any())  # BERT's own pooler is not used
+    ]
+    assert unreached == []
+
+
+@torch.no_grad()
+def test_a_text_tower_is_made_again_from_its_config_its_assets_and_its_weights(text_tower, tmp_path):
+    for weight in text_tower.parameters():  # as if trained, so that the weights must come from what was written
+        weight.mul_(1.1)
+    expected = text_tower(TEXTS)
+    assets = text_tower.save_assets(tmp_path)
+    kept = {
+        name: tensor
+        for name, tensor in text_tower.state_dict().items()
+        if not name.startswith(text_tower.asset_prefixes or ("no prefix",))
+    }
+    config = json.loads(json.dumps(text_tower.config))
+    for name, value in assets.items():
+        assert not value.startswith("/")
+        config["init_args"][name] = str(tmp_path / value)
+    again = instantiate(config).eval()
+    report = again.load_state_dict(kept, strict=False)
+    assert not report.unexpected_keys
+    assert all(name.startswith(text_tower.asset_prefixes) for name in report.missing_keys)
+    assert torch.equal(again(TEXTS), expected)
+    assert again.identity() == json.loads(json.dumps(text_tower.identity()))
+
+
+@torch.no_grad()
+def test_a_text_tower_in_evaluation_mode_draws_no_random_numbers(text_tower):
+    state = torch.get_rng_state()
+    first = text_tower(TEXTS)
+    assert torch.equal(text_tower(TEXTS), first)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# -- configs ----------------------------------------------------------------------------------------------------
+
+
+def test_yaml_names_towers_and_their_parts_by_class_path():
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--audio", type=AudioTower)
+    parser.add_argument("--text", type=TextTower)
+    pooling = {"class_path": "xmodal.towers.AttentionPool", "init_args": {"hidden": 7}}
+    config = parser.parse_object(
+        {
+            "audio": {
+                "class_path": "xmodal.towers.MobileCnn",
+                "init_args": {
+                    "width": 0.25,
+                    "pooling": pooling,
+                    "augment": {"class_path": "xmodal.towers.SpecAugment"},
+                },
+            },
+            "text": {"class_path": "xmodal.towers.HashedBagOfWordsTower"},
+        }
+    )
+    made = parser.instantiate(config)
+    assert isinstance(made.audio, MobileCnn)
+    assert made.audio.pooling.hidden == 7
+    assert isinstance(made.audio.augment, SpecAugment)
+    assert isinstance(made.text, HashedBagOfWordsTower)
+    with pytest.raises(ArgumentError, match="widht"):
+        parser.parse_object({"audio": {"class_path": "xmodal.towers.MobileCnn", "init_args": {"widht": 1}}})
+
+
+def test_an_unknown_tower_is_answered_by_name():
+    import xmodal.towers
+
+    with pytest.raises(AttributeError, match="no attribute 'MobilCnn'; it has AttentionPool, AudioTower"):
+        _ = xmodal.towers.MobilCnn
+    with pytest.raises(ModelError, match=r"xmodal\.towers\.MobilCnn, which does not exist"):
+        instantiate({"class_path": "xmodal.towers.MobilCnn"})
+    assert all(hasattr(xmodal.towers, name) for name in xmodal.towers.__all__)
