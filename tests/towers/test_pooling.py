@@ -1,0 +1,122 @@
+"""Pooling over time against its formulas, one clip and one channel at a time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xmodal.configurable import instantiate
+from xmodal.towers import AttentionPool, AutoPool, MaxPool, MeanMaxPool, MeanPool
+
+CHANNELS = 5
+POOLINGS = {
+    "mean": MeanPool,
+    "max": MaxPool,
+    "mean+max": MeanMaxPool,
+    "attention": lambda: AttentionPool(hidden=3),
+    "auto": lambda: AutoPool(initial_alpha=0.7),
+}
+
+
+def made(name):
+    torch.manual_seed(0)
+    pooling = POOLINGS[name]()
+    pooling.prepare(CHANNELS)
+    return pooling
+
+
+def by_formula(name, pooling, frames):
+    """The pooled value of each channel of one clip [channels, frames], written out."""
+    if name == "attention":
+        first, _, second = pooling.scorer
+        hidden = torch.tanh(first.weight[:, :, 0] @ frames + first.bias[:, None])
+        weights = (second.weight[0, :, 0] @ hidden).softmax(dim=0)
+        return torch.stack([(weights * channel).sum() for channel in frames])
+    pooled = []
+    for number, channel in enumerate(frames):
+        if name == "auto":
+            weights = torch.exp(pooling.alpha[number] * channel)
+            pooled.append((channel * weights).sum() / weights.sum())
+        else:
+            mean, largest = channel.sum() / len(channel), max(channel)
+            pooled.append({"mean": mean, "max": largest, "mean+max": mean + largest}[name])
+    return torch.stack(pooled)
+
+
+@torch.no_grad()
+@settings(deadline=None, max_examples=15)
+@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4), seed=st.integers(0, 99))
+@pytest.mark.parametrize("name", POOLINGS)
+def test_pooling_follows_its_formula_and_leaves_padding_out(name, lengths, seed):
+    pooling = made(name)
+    frames = torch.randn(len(lengths), CHANNELS, 9, generator=torch.Generator().manual_seed(seed)) - 1
+    mask = torch.arange(9) < torch.tensor(lengths)[:, None]
+    rubbish = frames.masked_fill(~mask[:, None], torch.nan)
+    found = pooling(rubbish, mask)
+    expected = [by_formula(name, pooling, clip[:, :length]) for clip, length in zip(frames, lengths, strict=True)]
+    torch.testing.assert_close(found, torch.stack(expected), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", POOLINGS)
+def test_without_a_mask_every_frame_counts_and_their_order_does_not(name):
+    pooling = made(name)
+    frames = torch.randn(3, CHANNELS, 7)
+    torch.testing.assert_close(pooling(frames), pooling(frames, torch.ones(3, 7, dtype=torch.bool)))
+    torch.testing.assert_close(pooling(frames.flip(2)), pooling(frames))
+
+
+@torch.no_grad()
+def test_auto_pooling_lies_between_the_mean_and_the_maximum():
+    frames = torch.randn(3, CHANNELS, 7)
+    flat, sharp, between = AutoPool(0.0), AutoPool(1e4), AutoPool(1.0)
+    for pooling in (flat, sharp, between):
+        pooling.prepare(CHANNELS)
+    torch.testing.assert_close(flat(frames), frames.mean(dim=2))
+    torch.testing.assert_close(sharp(frames), frames.amax(dim=2))
+    assert (between(frames) > frames.mean(dim=2)).all()
+    assert (between(frames) < frames.amax(dim=2)).all()
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_gradients_stay_out_of_the_padding_and_are_finite(name):
+    pooling = made(name)
+    frames = torch.randn(2, CHANNELS, 6, requires_grad=True)
+    mask = torch.tensor([[True] * 6, [True] * 2 + [False] * 4])
+    pooling(frames, mask).square().sum().backward()
+    assert frames.grad.isfinite().all()
+    assert not frames.grad[1, :, 2:].any()
+    assert frames.grad[1, :, :2].any()
+    for parameter in pooling.parameters():
+        assert parameter.grad.isfinite().all()
+        assert parameter.grad.any()
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_a_clip_of_padding_alone_is_refused(name):
+    mask = torch.tensor([[True, True], [False, False], [False, False]])
+    with pytest.raises(ValueError, match=r"at least one valid frame; clips \[1, 2\] have none"):
+        made(name)(torch.randn(3, CHANNELS, 2), mask)
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_a_pooling_serves_one_tower(name):
+    with pytest.raises(ValueError, match=r"already serves a tower; give each tower its own"):
+        made(name).prepare(3)
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_a_pooling_is_made_again_from_its_config(name):
+    pooling = made(name)
+    again = instantiate(pooling.config)
+    again.prepare(CHANNELS)
+    again.load_state_dict(pooling.state_dict(), strict=True)
+    frames = torch.randn(2, CHANNELS, 4)
+    assert torch.equal(again(frames), pooling(frames))
+
+
+def test_attention_needs_a_hidden_unit():
+    with pytest.raises(ValueError, match="hidden must be at least 1, got 0"):
+        AttentionPool(hidden=0)
