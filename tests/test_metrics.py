@@ -504,9 +504,9 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_law():
 @pytest.mark.parametrize("statistic", ["mean", "median"])
 @pytest.mark.parametrize("grouped", [False, True])
 def test_the_interval_equals_a_plain_loop_over_the_same_draws(statistic, grouped):
-    values = torch.tensor([3.0, 1.0, 4.0, 1.0, 5.0, 9.0, 2.0])
-    groups = torch.tensor([7, 7, 2, 2, 2, 5, 7]) if grouped else None
-    members = [[2, 3, 4], [5], [0, 1, 6]] if grouped else [[row] for row in range(7)]
+    values = torch.tensor([3.0, 1.0, 4.0, 1.0, 5.0, 9.0, 2.0, 6.0])
+    groups = torch.tensor([7, 7, 2, 2, 2, 5, 7, 5]) if grouped else None
+    members = [[2, 3, 4], [5, 7], [0, 1, 6]] if grouped else [[row] for row in range(8)]
     drawn = torch.randint(len(members), (500, len(members)), generator=torch.Generator().manual_seed(3))
     reduce = np.median if statistic == "median" else np.mean
     figures = [reduce([values[row].item() for group in draw for row in members[group]]) for draw in drawn.tolist()]

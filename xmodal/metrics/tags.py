@@ -49,7 +49,7 @@ def pr_auc_per_tag(
     """
     areas = []
     for right, wrong, below, _, right_from in _tag_blocks(score, relevance, valid):
-        wrong_from = (wrong[:, None] - below) * (right_from > 0)
+        wrong_from = wrong[:, None] - below
         area = (right_from / (right_from + wrong_from).clamp(min=1)).sum(1) / right
         areas.append(area.masked_fill(wrong == 0, math.nan))
     return torch.cat(areas)
