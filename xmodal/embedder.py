@@ -163,6 +163,7 @@ class Embedder:
             vectors=stacked,
             space_id=self.space_id,
             metadata=[_metadata(files[position]) for position in kept],
+            model=self.source,
         )
         return FilesResult(embeddings, [error for _, error in sorted(failures, key=lambda failure: failure[0])])
 

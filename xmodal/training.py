@@ -122,13 +122,11 @@ class AlignmentModule(pl.LightningModule):
         """Unit vectors of texts; a frozen tower reads each text once in a run."""
         if not self.network.text.frozen:
             return self.network.embed_text(texts)
-        self.remember_texts(texts)
-        features = torch.stack([self._text_cache[text] for text in texts]).to(self.device)
-        return self.network.embed_text_features(features)
+        return self.network.embed_text_features(self.frozen_features(texts))
 
     @torch.no_grad()
-    def remember_texts(self, texts: Sequence[str], batch_size: int = 128) -> None:
-        """Have a frozen text tower read the texts that it has not read yet."""
+    def frozen_features(self, texts: Sequence[str], batch_size: int = 128) -> Float[Tensor, "texts features"]:
+        """What the frozen text tower says of texts, before the projection; it reads only those that are new to it."""
         unread = sorted(set(texts) - self._text_cache.keys(), key=len)
         for first in range(0, len(unread), batch_size):
             chunk = unread[first : first + batch_size]
@@ -136,6 +134,7 @@ class AlignmentModule(pl.LightningModule):
             with torch.autocast(self.device.type, enabled=False):
                 features = self.network.text.encode(self.network.text.tokenize(chunk).to(self.device))
             self._text_cache.update(zip(chunk, features.float().cpu(), strict=True))
+        return torch.stack([self._text_cache[text] for text in texts]).to(self.device)
 
     # -- training -----------------------------------------------------------------------------------------------
 
@@ -408,11 +407,14 @@ def _next_version(folder: Path) -> int:
     return max((int(number) for number in numbers if number.isdigit()), default=-1) + 1
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Run ``fit``, ``validate``, ``test`` or ``predict`` and return the exit code.
+def run(args: Sequence[str] | None = None) -> Cli:
+    """Run ``fit``, ``validate``, ``test`` or ``predict`` and give back what it ran with (model, data, trainer).
 
     Args:
         args: Command-line words; None for those of the process.
+
+    Raises:
+        XmodalError: If the data or a checkpoint cannot be used.
     """
     show_log()
     whole = {"allow_abbrev": False}
@@ -428,16 +430,27 @@ def main(args: Sequence[str] | None = None) -> int:
             "Experiment logs directory",  # the folder is new and shared: the other logger was there first
         ):
             warnings.filterwarnings("ignore", said)
-        try:
-            Cli(
-                AlignmentModule,
-                AudioTextData,
-                args=None if args is None else list(args),
-                save_config_kwargs={"overwrite": True},
-                # A shortened option would be taken for the one that it begins: a typo must be an error.
-                parser_kwargs=whole | dict.fromkeys(LightningCLI.subcommands(), whole),
-            )
-        except XmodalError as error:
-            print(f"xmodal: {error}", file=sys.stderr)  # noqa: T201
-            return 2
+        return Cli(
+            AlignmentModule,
+            AudioTextData,
+            args=None if args is None else list(args),
+            save_config_kwargs={"overwrite": True},
+            # A shortened option would be taken for the one that it begins: a typo must be an error.
+            parser_kwargs=whole | dict.fromkeys(LightningCLI.subcommands(), whole),
+        )
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """:func:`run` as a command: an exit code, and errors of the input in one sentence."""
+    try:
+        run(args)
+    except XmodalError as error:
+        print(f"xmodal: {error}", file=sys.stderr)  # noqa: T201
+        return 2
     return 0
+
+
+def config_folder() -> Path:
+    """The YAML files that come with xmodal: in an installed package inside of it, in a checkout beside it."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "configs"

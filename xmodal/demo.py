@@ -1,0 +1,370 @@
+"""``xmodal demo``: the whole path on music that is composed on the spot, from silence to a ranked answer.
+
+It composes a corpus, trains the small audio tower against a frozen MiniLM, judges the model on held-out compositions
+described in held-out wording, exports and indexes their vectors, asks six questions, tags three clips with words
+that no caption used, and draws pictures. Everything but the clips themselves stays in the output folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from torch.nn.functional import normalize
+
+from xmodal import plots
+from xmodal.data import Track
+from xmodal.data.datasets import CachedWindowSet, WindowSet, evaluation_texts
+from xmodal.data.demo import UNSEEN_WORDS, build_corpus, prompts
+from xmodal.embedder import Embedder
+from xmodal.embeddings import Embeddings
+from xmodal.errors import AudioError
+from xmodal.evaluation import (
+    RetrievalResult,
+    TagResult,
+    evaluate_retrieval,
+    evaluate_tags,
+    mel_statistics,
+    random_projection_baseline,
+    ridge_baseline,
+)
+from xmodal.index import Index, build_index
+from xmodal.search import search
+from xmodal.tagging import TagScorer
+from xmodal.training import AlignmentModule, Cli, config_folder, run, run_folder
+
+QUESTIONS = (
+    "a slow sad cello melody without any drums",
+    "fast cheerful banjo folk tune",
+    "heavy metal with screaming distorted guitars",
+    "dreamy ambient synthesizer pads, nothing else happening",
+    "smoky jazz club, saxophone and double bass",
+    "playful marimba, short bouncy notes",
+)
+_TAGGED_CLIPS = 3
+
+Matrix = Float[np.ndarray, "rows columns"] | Float[torch.Tensor, "rows columns"]
+
+
+@dataclass
+class Judged:
+    """How the held-out clips were judged, by the name of the method.
+
+    Attributes:
+        tracks: The held-out clips.
+        vectors: Their vectors in the model's space.
+        retrieval: Whole captions in held-out wording.
+        tags: Queries that name one tag by its own name.
+        worded_tags: Queries that name one tag in held-out wording, each on its own.
+    """
+
+    tracks: list[Track]
+    vectors: np.ndarray
+    retrieval: dict[str, RetrievalResult]
+    tags: dict[str, TagResult]
+    worded_tags: dict[str, TagResult]
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the demo; returns the exit code."""
+    options = _options().parse_args(args)
+    console = Console(highlight=False)
+    started = time.monotonic()
+    out: Path = options.keep or options.out
+    out.mkdir(parents=True, exist_ok=True)
+    corpus = out / "corpus"
+
+    with _step(console, f"Composing {options.clips:,} clips of music and the words for them"):
+        manifest = _compose(console, corpus, options)
+    with _step(console, "Training two towers: a small CNN hears, a frozen MiniLM reads"):
+        cli = run(_training_words(manifest, out, options))
+    with _step(console, "Embedding the held-out clips and judging the model on them"):
+        model = out / "model"
+        cli.model.network.save(model, overwrite=True)
+        embedder = Embedder(cli.model.network, source=model)
+        judged = _judge(cli, embedder)
+        _print_figures(console, judged)
+    with _step(console, "Exporting the vectors and building the index"):
+        index = _export(judged, embedder, out)
+    _ask(console, embedder, index)
+    correct = _tag_with_new_words(console, embedder, judged)
+    with _step(console, "Drawing"):
+        pictures = _draw(judged, embedder, run_folder(cli.trainer) / "metrics.csv", out)
+    results = {
+        "clips": options.clips,
+        "space_id": embedder.space_id,
+        "retrieval": {name: result.to_dict() for name, result in judged.retrieval.items()},
+        "tags": {name: result.to_dict() for name, result in judged.tags.items()},
+        "tags_in_held_out_words": {name: result.to_dict() for name, result in judged.worded_tags.items()},
+        "unseen_words": correct,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    if options.keep is None:
+        shutil.rmtree(corpus)
+    _print_ending(console, out, pictures, options, time.monotonic() - started)
+    return 0
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="xmodal demo", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="where the results go (default: demo)")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="put the results here and leave the clips there too")
+    parser.add_argument("--clips", type=int, default=4000, help="how many clips to compose (default: 4000)")
+    parser.add_argument("--epochs", type=int, help="how long to train (default: what configs/demo.yaml says)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed composes other music (default: 0)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that compose (default: 2)")
+    return parser
+
+
+def _compose(console: Console, corpus: Path, options: argparse.Namespace) -> Path:
+    columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("clips", total=options.clips)
+        report = build_corpus(
+            corpus,
+            clips=options.clips,
+            seed=options.seed,
+            workers=options.workers,
+            progress=lambda done, _total: bar.update(task, completed=done),
+        )
+    return report.manifest
+
+
+def _training_words(manifest: Path, out: Path, options: argparse.Namespace) -> list[str]:
+    configs = config_folder()
+    words = ["fit", "--config", str(configs / "base.yaml"), "--config", str(configs / "demo.yaml")]
+    words += ["--data.manifest", str(manifest), "--runs", str(out / "runs"), "--name", "demo"]
+    if options.epochs is not None:
+        words += ["--trainer.max_epochs", str(options.epochs)]
+    return words
+
+
+def _judge(cli: Cli, embedder: Embedder) -> Judged:
+    """Whole captions in held-out wording and queries of one tag, beside two baselines that train no tower."""
+    tracks = cli.datamodule.read()["test"]
+    vectors = embedder.embed_files(tracks, raise_errors=True).embeddings.vectors
+    captions, relevance = evaluation_texts(tracks, captions_per_track=1)
+    read = _reader(cli)
+    ridge, projected = _baselines(cli, tracks, read)
+    # The baselines live in the space of MiniLM itself, xmodal in its own.
+    spaces: dict[str, tuple[Matrix, Callable[[Sequence[str]], Matrix]]] = {
+        "xmodal": (vectors, embedder.embed_texts),
+        "ridge on mel statistics": (ridge, read),
+        "random projection": (projected, read),
+    }
+    by_kind = _tags_by_kind(tracks)
+    retrieval, tags, worded = {}, {}, {}
+    for name, (audio, embed_texts) in spaces.items():
+        retrieval[name] = evaluate_retrieval(audio, embed_texts(captions), relevance)
+        scorer = TagScorer(by_kind, embed_texts)
+        labels, valid = scorer.labels([track.tags for track in tracks])
+        tags[name] = evaluate_tags(audio, scorer.vectors, labels, scorer.tags, valid=valid)
+        queries = [
+            (text, tag)
+            for tag, kind in zip(scorer.tags, scorer.kinds, strict=True)
+            for text in prompts(tag, kind or "", "test")
+        ]
+        columns = [scorer.tags.index(tag) for _, tag in queries]
+        texts = [text for text, _ in queries]
+        worded[name] = evaluate_tags(audio, embed_texts(texts), labels[:, columns], texts, valid=valid[:, columns])
+    return Judged(tracks, vectors, retrieval, tags, worded)
+
+
+def _reader(cli: Cli) -> Callable[[Sequence[str]], Matrix]:
+    """What MiniLM itself says of texts, as unit vectors."""
+    module: AlignmentModule = cli.model
+    return lambda texts: normalize(module.frozen_features(list(texts)).cpu(), dim=1)
+
+
+def _baselines(
+    cli: Cli, tracks: Sequence[Track], read: Callable[[Sequence[str]], Matrix]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Vectors of the held-out tracks by ridge regression to MiniLM, and by a random matrix."""
+    network, data = cli.model.network, cli.datamodule
+    train, validation = data.training_set, data.evaluation_sets["validation"]
+    test = WindowSet(tracks, network.audio, network.windows)
+    heard = [_statistics(windows) for windows in (train.windows, validation.windows, test)]
+    pairs = [(row, caption.text) for row, track in enumerate(train.tracks) for caption in track.captions]
+    ridge = ridge_baseline(
+        heard[0][[row for row, _ in pairs]],
+        read([text for _, text in pairs]),
+        heard[2],
+        validation_features=heard[1],
+        validation_text=read(validation.texts),
+        validation_relevance=validation.relevance,
+    )
+    return ridge.vectors, random_projection_baseline(heard[0], heard[2], dim=ridge.vectors.shape[1])
+
+
+def _statistics(windows: WindowSet | CachedWindowSet) -> torch.Tensor:
+    """Mel statistics of each clip; the clips of the corpus are one window each."""
+    rows = []
+    for entry in range(len(windows)):
+        item = windows[entry]
+        if isinstance(item, AudioError):
+            raise item
+        rows.append(mel_statistics(item.values[None], torch.tensor([item.valid_frames])))
+    return torch.cat(rows)
+
+
+def _tags_by_kind(tracks: Sequence[Track]) -> dict[str, list[str]]:
+    """Every tag of the tracks, under the first kind that has it."""
+    kinds: dict[str, list[str]] = {}
+    seen: set[str] = set()
+    for track in tracks:
+        for kind, tags in track.tags.items():
+            new = [tag for tag in tags if tag not in seen]
+            seen.update(new)
+            kinds.setdefault(kind, []).extend(new)
+    return {kind: sorted(tags) for kind, tags in kinds.items() if tags}
+
+
+def _print_figures(console: Console, judged: Judged) -> None:
+    first = judged.retrieval["xmodal"].text_to_audio
+    table = Table(box=None, pad_edge=False, padding=(0, 2))
+    table.add_column("")
+    for heading in (*judged.retrieval, "chance"):
+        table.add_column(heading, justify="right")
+    rows: list[tuple[str, list[float]]] = []
+    for name in ("R@1", "R@10", "mAP@10", "MedR"):
+        values = [result.text_to_audio.values[name] for result in judged.retrieval.values()]
+        rows.append((f"sentence finds its clip: {name}", [*values, first.chance[name]]))
+    back = [result.audio_to_text.values["R@1"] for result in judged.retrieval.values()]
+    rows.append(("clip finds its sentence: R@1", [*back, judged.retrieval["xmodal"].audio_to_text.chance["R@1"]]))
+    for title, group in (("one tag", judged.tags), ("one tag, new words", judged.worded_tags)):
+        for name, shown in (("ROC-AUC", "ROC-AUC"), ("PR-AUC", "mAP")):
+            chance = group["xmodal"].chance[name]
+            rows.append((f"{title}: {shown}", [*(result.values[name] for result in group.values()), chance]))
+    for label, values in rows:
+        table.add_row(label, *(f"{value:.1f}" if "MedR" in label else f"{value:.3f}" for value in values))
+    console.print(
+        f"\n  {len(judged.tracks)} compositions that training never heard, described in words it never read:\n"
+    )
+    console.print(Padding(table, (0, 0, 1, 2)))
+
+
+def _export(judged: Judged, embedder: Embedder, out: Path) -> Index:
+    embeddings = Embeddings(
+        ids=[track.id for track in judged.tracks],
+        vectors=judged.vectors,
+        space_id=embedder.space_id,
+        metadata=[{"path": str(track.path), "title": track.id, "tags": _words(track)} for track in judged.tracks],
+        model=embedder.source,
+    )
+    embeddings.save(out / "embeddings.parquet")
+    index = build_index(embeddings)
+    index.save(out / "index")
+    return index
+
+
+def _ask(console: Console, embedder: Embedder, index: Index) -> None:
+    answers = search(index, embedder.embed_texts(list(QUESTIONS)), 5, space_id=embedder.space_id)
+    for question, hits in zip(QUESTIONS, answers, strict=True):
+        table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 1))
+        for hit in hits:
+            table.add_row(f"{hit.rank}.", f"{hit.score:.2f}", hit.id, ", ".join(hit.metadata["tags"]))
+        console.print(f"\n  [bold]“{question}”[/bold]")
+        console.print(Padding(table, (0, 0, 0, 2)))
+
+
+def _tag_with_new_words(console: Console, embedder: Embedder, judged: Judged) -> dict[str, dict[str, float]]:
+    """Tag clips with words that stand in no caption; say how often the first word of each kind is right."""
+    kind_of = {tag: kind for kind, tags in _tags_by_kind(judged.tracks).items() for tag in tags}
+    words: dict[str, list[str]] = {}
+    for word, tag in UNSEEN_WORDS.items():
+        if tag in kind_of:
+            words.setdefault(kind_of[tag], []).append(word)
+    words = {kind: names for kind, names in words.items() if len(names) > 1}
+    scorer = TagScorer(words, embedder.embed_texts, reference=judged.vectors)
+    console.print(
+        "\n  Three clips, tagged with words that are in no caption ([green]✓[/green] right, [red]✗[/red] wrong):"
+    )
+    for track in judged.tracks[:: len(judged.tracks) // _TAGGED_CLIPS][:_TAGGED_CLIPS]:
+        vector = judged.vectors[judged.tracks.index(track)]
+        marks = []
+        for kind in words:
+            if kind in track.tags:
+                word = scorer.rank_tags(vector, top=1, kind=kind)[0][0]
+                right = UNSEEN_WORDS[word] in track.tags[kind]
+                marks.append(f"{kind}: {word} {'[green]✓[/green]' if right else '[red]✗[/red]'}")
+        console.print(f"\n  [bold]{track.id}[/bold]  {', '.join(_words(track))}")
+        console.print(f"    {'   '.join(marks)}")
+    return _first_word_right(scorer, judged, words)
+
+
+def _first_word_right(
+    scorer: TagScorer, judged: Judged, words: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, float]]:
+    """By kind: share of all clips whose nearest new word is right, and what always naming one at random would get."""
+    figures = {}
+    score = scorer.score(judged.vectors)
+    for kind, names in words.items():
+        columns = [scorer.tags.index(name) for name in names]
+        rows = [row for row, track in enumerate(judged.tracks) if kind in track.tags]
+        own = [judged.tracks[row].tags[kind] for row in rows]
+        right = torch.tensor([[UNSEEN_WORDS[name] in tags for name in names] for tags in own])
+        best = score[rows][:, columns].argmax(dim=1)
+        hit = right[torch.arange(len(rows)), best].float()
+        figures[kind] = {"right": float(hit.mean()), "chance": float(right.float().mean()), "clips": len(rows)}
+    return figures
+
+
+def _draw(judged: Judged, embedder: Embedder, metrics_csv: Path, out: Path) -> list[Path]:
+    styles = [track.tags["style"][0] for track in judged.tracks]
+    names = sorted(set(styles))
+    means = np.stack([judged.vectors[[style == name for style in styles]].mean(axis=0) for name in names])
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    asked = TagScorer({"style": names}, embedder.embed_texts).vectors.numpy()
+    pictures = [out / "map.png", out / "similarity.png", out / "training.png"]
+    plots.plot_map(judged.vectors, styles, pictures[0], title="Held-out clips in the joint space", legend="style")
+    plots.plot_similarity(
+        means @ asked.T,
+        [f"{name} clips" for name in names],
+        [f"“{name}”" for name in names],
+        pictures[1],
+        title="Mean clip of each style against the words",
+    )
+    plots.plot_curves(metrics_csv, pictures[2], title="Training")
+    return pictures
+
+
+def _print_ending(
+    console: Console, out: Path, pictures: Sequence[Path], options: argparse.Namespace, seconds: float
+) -> None:
+    console.print(f"\n  Done in {seconds:.0f} s. Pictures:")
+    for picture in pictures:
+        console.print(f"    {picture}")
+    program = "xmodal" if shutil.which("xmodal") else f"{Path(sys.executable).parent / 'xmodal'}"
+    console.print("\n  Next:")
+    console.print(f'    {program} search "gloomy church organ" --index {out / "index"}')
+    console.print(f"    {program} embed YOUR_MUSIC --model {out / 'model'} --out mine.parquet")
+    console.print(f'    {program} tag SONG.mp3 --model {out / "model"} --tags "happy, sad, piano, guitar"')
+    if options.keep is None:
+        console.print(f"    {program} demo --keep DIR     the same, and leaves the clips to listen to")
+
+
+def _words(track: Track) -> list[str]:
+    return [tag for tags in track.tags.values() for tag in tags]
+
+
+@contextmanager
+def _step(console: Console, what: str) -> Iterator[None]:
+    console.print(f"\n[bold]{what}[/bold]")
+    started = time.monotonic()
+    yield
+    console.print(f"  [dim]{time.monotonic() - started:.0f} s[/dim]")
