@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import wave
@@ -108,11 +109,12 @@ def _write_wave(path: Path, samples: np.ndarray, sample_rate: int) -> None:
 
 def serve(connection: Connection, folder: Path, recipe: Recipe, renderer: Renderer) -> None:
     """The worker process: make the clips that come, as (clip, attempt) pairs, and send back (clip, row or error)."""
-    connection.send(None)  # ready: from now on the time limit of a clip counts
-    while (task := connection.recv()) is not None:
-        clip, attempt = task
-        try:
-            result: Any = make_clip(folder, recipe, clip, attempt, renderer)
-        except Exception as error:  # it is the parent's to raise
-            result = error
-        connection.send((clip, result))
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has gone
+        connection.send(None)  # ready: from now on the time limit of a clip counts
+        while True:
+            clip, attempt = connection.recv()
+            try:
+                result: Any = make_clip(folder, recipe, clip, attempt, renderer)
+            except Exception as error:  # it is the parent's to raise
+                result = error
+            connection.send((clip, result))

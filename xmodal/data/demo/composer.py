@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from xmodal.data.demo.instruments import BACKINGS, DRUM_NOTES, INSTRUMENTS, KITS, LEADS, Instrument
+from xmodal.data.demo.instruments import BACKINGS, DRUM_NOTES, INSTRUMENTS, KITS, LEAD_WEIGHTS, LEADS, Instrument
 from xmodal.data.demo.patterns import BASS_LINES, FIGURES, Figure
 from xmodal.data.demo.styles import STYLES, TEMPO_BPM, Style
 from xmodal.data.demo.tags import Facts, tags_of
@@ -40,7 +40,7 @@ _RHYTHMS = {
         (3, 3, 2, 3, 3, 2),
     ),
 }
-_ARTICULATION = {"staccato": 0.35, "plain": 0.8, "legato": 1.03}
+_ARTICULATION = {"staccato": 0.25, "plain": 0.75, "legato": 1.05}
 
 
 class Note(NamedTuple):
@@ -128,7 +128,7 @@ class _Plan:
     def chord(self, step: float) -> tuple[int, ...]:
         """Pitch classes of the chord at a step, root first."""
         root = self.root_degree(step)
-        degrees = (0, 2, 4, 6) if self.style.sevenths else (0, 2, 4)
+        degrees = (0, 2, 4, 8) if self.style.ninths else (0, 2, 4)
         return tuple(self.scale_pitch(root + degree) % 12 for degree in degrees)
 
 
@@ -149,6 +149,9 @@ def compose(seed: int, *, seconds: float = 6.0) -> Composition:
     tempo = rng.choice(style.tempos)
     tonic = rng.choice(TONICS)
     mode = "minor" if rng.random() < style.minor else "major"
+    lead = INSTRUMENTS[rng.choices(LEADS, LEAD_WEIGHTS)[0]]
+    # A plucked or struck note dies away: with few of them the lead would hardly be heard.
+    paces = ("slow", "slow", "even", "quick") if lead.sustains else ("even", "quick")
     plan = _Plan(
         style=style,
         tempo=tempo,
@@ -158,11 +161,10 @@ def compose(seed: int, *, seconds: float = 6.0) -> Composition:
         progression=rng.choice(_PROGRESSIONS[mode]),
         # At a slow tempo two bars fill the piece: chords change twice a bar, or the mode is not settled.
         changes_per_bar=2 if tempo == "slow" else 1,
-        pace=rng.choice(("slow", "slow", "even", "quick") if tempo != "fast" else ("slow", "even", "quick")),
+        pace=rng.choice(paces),
         seconds=seconds,
         jitter_seconds=0.0 if style.kit in ("electronic", "808") else 0.007,
     )
-    lead = INSTRUMENTS[rng.choice(LEADS)]
     register = rng.choice([name for name, window in _REGISTERS.items() if _overlap(lead, window) >= 10])
     articulation = rng.choice(tuple(_ARTICULATION)) if lead.sustains and plan.pace != "quick" else "plain"
     chords = INSTRUMENTS[rng.choice([name for name in style.chord_instruments if name != lead.tag] or ["piano"])]

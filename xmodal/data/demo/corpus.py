@@ -272,9 +272,9 @@ class _Team:
 
 def _dismiss(worker: _Worker) -> None:
     """End a worker now; files that it was writing lie aside, so none is left half-written under its name."""
-    worker.connection.close()
     worker.process.kill()
     worker.process.join()
+    worker.connection.close()
 
 
 def _context() -> Any:

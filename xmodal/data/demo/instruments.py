@@ -1,9 +1,7 @@
 """The instruments of the demo corpus: General MIDI programs, natural ranges and the parts they may play.
 
-The ranges are those of the real instruments, cut where the soundfont's samples end: a note far above an
-instrument's highest sample makes the synthesiser run for ever (at 16 kHz the first such notes are 87 for the
-horn, 88 for the cello and the clavinet, 89 for the accordion, 91 for the steel guitar and the square lead), so
-nothing is ever played outside the table.
+The ranges are about those of the real instruments, and within what the soundfont's samples carry; nothing is ever
+played outside the table.
 """
 
 from __future__ import annotations
@@ -88,7 +86,14 @@ BACKINGS = ("strings", "choir", "synth pad", "organ", "french horn")
 """What may hold soft chords behind the rest."""
 
 LEADS = tuple(tag for tag in INSTRUMENTS if tag not in (*BASSES, "synth pad"))
-"""What may carry the melody; drawn with equal chances, so that no instrument tag is rare."""
+"""What may carry the melody."""
+
+_ACCOMPANISTS = {
+    *("piano", "electric piano", "organ", "accordion", "acoustic guitar", "electric guitar", "distorted guitar"),
+    *("strings", "choir", "french horn", "brass section", "synth lead"),
+}
+LEAD_WEIGHTS = tuple(1.0 if tag in _ACCOMPANISTS else 2.0 for tag in LEADS)
+"""Chances of the leads: twice as high for what seldom accompanies, so that no instrument tag is rare."""
 
 DRUM_NOTES = {
     "kick": 36,

@@ -7,7 +7,7 @@ loudness and then to the place of its role, with the lead in front.
 
 from __future__ import annotations
 
-import importlib.util
+import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,37 +16,26 @@ import numpy as np
 from jaxtyping import Float
 
 from xmodal.data.demo.composer import Composition, Part
+from xmodal.data.demo.soundfont import soundfont_path, tuned
 
 # Decibels against the lead, for parts of equal loudness.
-_ROLE_DB = {"lead": 0.0, "chords": -5.0, "backing": -7.0, "bass": -4.0, "drums": -3.0}
+_ROLE_DB = {"lead": 0.0, "chords": -6.0, "backing": -8.0, "bass": -6.0, "drums": -5.0}
 _LEVEL_DB = (-8.0, -4.0, 0.0)
 _DRUM_DB = {"kick": 0.0, "snare": 0.0, "clap": -1.0, "rim": -3.0, "hat": -7.0, "open hat": -6.0, "ride": -6.0}
 _OTHER_DRUM_DB = -6.0
 _PEAK = 0.89
 
 
-def soundfont() -> Path:
-    """The General MIDI soundfont inside the package pretty_midi, found without importing it (which is slow).
-
-    Raises:
-        ModuleNotFoundError: If pretty_midi is not installed.
-    """
-    spec = importlib.util.find_spec("pretty_midi")
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("the demo corpus plays the soundfont of pretty_midi: pip install 'xmodal[demo]'")
-    return Path(spec.origin).with_name("TimGM6mb.sf2")
-
-
 def render(composition: Composition, sample_rate: int = 16_000) -> Float[np.ndarray, " samples"]:
     """Play a composition.
 
-    It may never return: the synthesiser hangs on notes far above an instrument's samples. Compositions of
+    The synthesiser has been seen to hang on notes far outside an instrument's samples; compositions of
     :func:`~xmodal.data.demo.composer.compose` have none, and the corpus builder calls this in a process that it
     can end.
 
     Args:
         composition: What to play.
-        sample_rate: In Hz, from 16,000 to 48,000. (At lower rates the synthesiser hangs on lower notes.)
+        sample_rate: In Hz, from 16,000 to 48,000.
 
     Returns:
         Mono float32 in [-1, 1], exactly ``composition.seconds`` long.
@@ -112,4 +101,8 @@ def _layer(part: Part, level: int, samples: int, sample_rate: int) -> Float[np.n
 def _synthesiser(sample_rate: int) -> Any:
     from symusic import core
 
-    return core.Synthesizer(str(soundfont()), sample_rate, 0)
+    # The synthesiser maps the file into memory, so it can be taken away at once and no killed worker leaves it behind.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "tuned.sf2"
+        path.write_bytes(tuned(soundfont_path().read_bytes()))
+        return core.Synthesizer(str(path), sample_rate, 0)

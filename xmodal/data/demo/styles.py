@@ -31,7 +31,7 @@ class Style:
         kit: Name of the drum kit.
         steps: Sixteenths in a bar.
         swing: How late the off-beats come, as a share of an eighth: 0 straight, 1/3 a triplet feel.
-        sevenths: Whether chords carry a seventh.
+        ninths: Whether chords carry a ninth: colour that, unlike a seventh, leaves major and minor plain to hear.
     """
 
     tag: str
@@ -46,7 +46,7 @@ class Style:
     kit: str = "standard"
     steps: int = 16
     swing: float = 0.0
-    sevenths: bool = False
+    ninths: bool = False
 
 
 _TABLE = (
@@ -64,13 +64,13 @@ _TABLE = (
         "jazz", ("medium tempo", "fast"), 0.5, ("charleston",),
         ("piano", "electric guitar", "vibraphone"), "walking", ("upright bass",),
         {"ride": "X...x.x.X...x.x.", "rim": "....o.......o...", "kick": "o.......o......."}, 0.8, "brush",
-        swing=1 / 3, sevenths=True,
+        swing=1 / 3, ninths=True,
     ),
     Style(
         "bossa nova", ("medium tempo",), 0.5, ("bossa",),
         ("acoustic guitar", "electric piano"), "bossa", ("upright bass", "electric bass"),
         {"rim": "x..x..x...x..x..", "shaker": "xoxoxoxoxoxoxoxo", "kick": "x.....xxx.....xx"}, 0.85,
-        sevenths=True,
+        ninths=True,
     ),
     Style(
         "reggae", ("slow", "medium tempo"), 0.4, ("skank",),
@@ -96,7 +96,7 @@ _TABLE = (
     Style(
         "funk", ("medium tempo",), 0.4, ("sixteenths",),
         ("electric guitar", "organ", "brass section"), "funk", ("slap bass",),
-        {"kick": "X..x..X...x..x..", "snare": "....X..o.o..X..o", "hat": "xxxxxxxxxxxxxxxx"}, 1.0, sevenths=True,
+        {"kick": "X..x..X...x..x..", "snare": "....X..o.o..X..o", "hat": "xxxxxxxxxxxxxxxx"}, 1.0, ninths=True,
     ),
     Style(
         "waltz", ("medium tempo", "fast"), 0.5, ("waltz",),
@@ -126,7 +126,7 @@ _TABLE = (
     ),
     Style(
         "ambient", ("slow",), 0.5, ("held",),
-        ("synth pad", "choir", "strings"), None, (), {}, 0.0, sevenths=True,
+        ("synth pad", "choir", "strings"), None, (), {}, 0.0, ninths=True,
     ),
     Style(
         "classical", ("slow", "medium tempo", "fast"), 0.5, ("alberti", "arpeggio"),
