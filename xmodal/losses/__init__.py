@@ -2,6 +2,14 @@
 
 from xmodal.losses.base import EmbeddingLoss, PairwiseLoss, apply_loss
 from xmodal.losses.combined import CombinedObjective, StreamedLoss
+from xmodal.losses.concepts import FStatisticLoss, GroupLoss, HierarchicalTripletLoss
+from xmodal.losses.geometry import (
+    AngularLoss,
+    NPairLoss,
+    PointToSetLoss,
+    RobustMarginLoss,
+    SNRContrastiveLoss,
+)
 from xmodal.losses.memory import CrossModalMemory
 from xmodal.losses.miners import (
     DistanceBinMiner,
@@ -24,6 +32,17 @@ from xmodal.losses.pairwise import (
 )
 from xmodal.losses.probabilistic import LatentCoincidenceLoss, SeraphLoss
 from xmodal.losses.ranking import BlackboxRankLoss, FastAPLoss, HistogramLoss, LogRatioLoss, SmoothAPLoss
+from xmodal.losses.regularizers import (
+    AlignmentUniformityLoss,
+    DecorrelationRegularizer,
+    DiversityRegularizer,
+    HighOrderLoss,
+    JointRepresentationRegularizer,
+    SphericalRegularizer,
+    SpreadOutRegularizer,
+    VarianceCovarianceRegularizer,
+    ZeroMeanRegularizer,
+)
 from xmodal.losses.softmax import (
     CircleLoss,
     HardestSupportLoss,
@@ -42,23 +61,32 @@ from xmodal.losses.structured import (
 from xmodal.losses.triple import QuadrupletLoss, TripletLoss
 
 __all__ = [
+    "AlignmentUniformityLoss",
+    "AngularLoss",
     "BinomialDevianceLoss",
     "BlackboxRankLoss",
     "CircleLoss",
     "CombinedObjective",
     "ContrastiveLoss",
     "CrossModalMemory",
+    "DecorrelationRegularizer",
     "DistanceBinMiner",
     "DistanceWeightedMiner",
+    "DiversityRegularizer",
     "EmbeddingLoss",
+    "FStatisticLoss",
     "FastAPLoss",
     "GeneralizedLiftedLoss",
+    "GroupLoss",
     "HardNegativeMiner",
     "HardPairMiner",
     "HardestSupportLoss",
+    "HierarchicalTripletLoss",
+    "HighOrderLoss",
     "HistogramLoss",
     "InfoNCELoss",
     "IntraPairVarianceLoss",
+    "JointRepresentationRegularizer",
     "LatentCoincidenceLoss",
     "LiftedStructureLoss",
     "LogRatioLoss",
@@ -67,20 +95,28 @@ __all__ = [
     "MultiSimilarityLoss",
     "MultiSimilarityMiner",
     "NCALoss",
+    "NPairLoss",
     "OnlineSoftMiner",
     "PairwiseLoss",
+    "PointToSetLoss",
     "ProxyAnchorLoss",
     "QuadrupletLoss",
     "RankedListLoss",
     "RhoMiner",
+    "RobustMarginLoss",
+    "SNRContrastiveLoss",
     "SeraphLoss",
     "SigLIPLoss",
     "SmoothAPLoss",
     "SpanningTreeMiner",
+    "SphericalRegularizer",
     "SpreadInstanceLoss",
+    "SpreadOutRegularizer",
     "StreamedLoss",
     "TripletLoss",
     "TripletUpperBoundLoss",
     "TupletMarginLoss",
+    "VarianceCovarianceRegularizer",
+    "ZeroMeanRegularizer",
     "apply_loss",
 ]

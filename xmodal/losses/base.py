@@ -143,6 +143,19 @@ def ratio_of_sums(terms: Terms) -> Float[Tensor, ""]:
     return torch.where(count > 0, total / torch.where(count > 0, count, 1.0), 0.0).sum()
 
 
+def check_direction_weights(weights: tuple[float, float]) -> tuple[float, float]:
+    """The two weights as floats.
+
+    Raises:
+        ValueError: If they are not two numbers from 0 up, one of them above 0.
+    """
+    if len(weights) != 2 or min(weights) < 0 or not 0 < sum(weights) < math.inf:
+        raise ValueError(
+            f"direction_weights must be two numbers from 0 up, not both 0 (audio to text, text to audio), got {weights}"
+        )
+    return float(weights[0]), float(weights[1])
+
+
 class PairwiseLoss(nn.Module, Configurable):
     """An objective that needs the scores alone.
 
@@ -161,12 +174,7 @@ class PairwiseLoss(nn.Module, Configurable):
 
     def __init__(self, direction_weights: tuple[float, float] = (1.0, 1.0)) -> None:
         super().__init__()
-        if len(direction_weights) != 2 or min(direction_weights) < 0 or not 0 < sum(direction_weights) < math.inf:
-            raise ValueError(
-                "direction_weights must be two numbers from 0 up, not both 0 (audio to text, text to audio), "
-                f"got {direction_weights}"
-            )
-        self.direction_weights = (float(direction_weights[0]), float(direction_weights[1]))
+        self.direction_weights = check_direction_weights(direction_weights)
 
     def forward(
         self,
@@ -232,12 +240,22 @@ class PairwiseLoss(nn.Module, Configurable):
 
 
 class EmbeddingLoss(nn.Module, Configurable):
-    """An objective that needs the vectors: angles between three of them, regularisers, generators."""
+    """An objective that needs the vectors: angles between three of them, regularisers, generators.
+
+    A new one is a subclass with :meth:`one_direction`, or with :meth:`compute` where both sides are treated together.
+
+    Args:
+        direction_weights: Weights of audio-to-text and text-to-audio.
+    """
 
     method_ids: ClassVar[tuple[str, ...]] = ()
     graded: ClassVar[Graded] = "threshold"
     needs_norms: ClassVar[bool] = False
     """True where the vectors must come as the projection made them, before they became unit vectors."""
+
+    def __init__(self, direction_weights: tuple[float, float] = (1.0, 1.0)) -> None:
+        super().__init__()
+        self.direction_weights = check_direction_weights(direction_weights)
 
     def forward(
         self,
@@ -266,8 +284,22 @@ class EmbeddingLoss(nn.Module, Configurable):
     def compute(
         self, audio: Float[Tensor, "audio dim"], text: Float[Tensor, "text dim"], pairs: Pairs
     ) -> Float[Tensor, ""]:
-        """The loss of checked input; ``pairs.score`` holds the products ``audio @ text.T``."""
-        raise NotImplementedError(f"{type(self).__name__} must define compute(audio, text, pairs)")
+        """The mean of both directions; ``pairs.score`` holds the products ``audio @ text.T``."""
+        row_weight, column_weight = self.direction_weights
+        loss = audio.new_zeros(())
+        if row_weight:
+            loss = loss + row_weight * self.one_direction(audio, text, pairs)
+        if column_weight:
+            loss = loss + column_weight * self.one_direction(text, audio, pairs.transposed)
+        return loss / (row_weight + column_weight)
+
+    def one_direction(
+        self, anchors: Float[Tensor, "anchors dim"], others: Float[Tensor, "others dim"], pairs: Pairs
+    ) -> Float[Tensor, ""]:
+        """The loss with the rows as anchors."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must define one_direction(anchors, others, pairs) or compute(audio, text, pairs)"
+        )
 
 
 def apply_loss(

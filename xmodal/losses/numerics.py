@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -34,6 +34,12 @@ def masked_logsumexp(
     weighted = torch.where(member, logits + torch.where(member, weight, 1.0).log(), -torch.inf)
     empty = ~member.any(dim=1)
     return torch.where(empty, EMPTY, weighted.masked_fill(empty[:, None], 0.0).logsumexp(dim=1))
+
+
+def weighted_mean(values: Tensor, weight: Tensor, dim: int | None = None) -> Tensor:
+    """Weighted mean over one dimension or over all; 0 where nothing weighs."""
+    total = weight.sum(dim=dim)
+    return (weight * values).sum(dim=dim) / torch.where(total > 0, total, 1.0)
 
 
 def log1mexp(log_p: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -115,6 +121,28 @@ def sum_over_positives(
         values = checkpoint(term, rows, columns, use_reentrant=False, preserve_rng_state=False)
         total = total.index_add(0, rows, positive_weight[rows, columns] * values)
     return total
+
+
+def max_over_positives(
+    term: Callable[[Tensor, Tensor], Tensor],
+    positive: Bool[Tensor, "anchors others"],
+    start: Float[Tensor, "anchors k"],
+) -> Float[Tensor, "anchors k"]:
+    """Each anchor's largest value, column by column, of a term that makes a whole row for each positive pair.
+
+    Blocks and memory as in :func:`sum_over_positives`.
+
+    Args:
+        term: From the pairs' rows and columns (index vectors) to one row of values a pair.
+        positive: The positive pairs.
+        start: What the largest value is at least.
+    """
+    largest = start
+    for block in positive.nonzero().split(max(positive.shape[0], 1)):
+        rows, columns = block.unbind(dim=1)
+        values = checkpoint(term, rows, columns, use_reentrant=False, preserve_rng_state=False)
+        largest = largest.scatter_reduce(0, rows[:, None].expand_as(values), values, "amax")
+    return largest
 
 
 class LogitScale(nn.Module):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from xmodal.losses.base import Graded, Pairs, PairwiseLoss, Terms
-from xmodal.losses.numerics import Distance, LogitScale, check_choice, check_range, distance
+from xmodal.losses.numerics import Distance, LogitScale, check_choice, check_range, distance, weighted_mean
 
 Average = Literal["all", "active"]
 
@@ -206,7 +206,7 @@ class TripletUpperBoundLoss(PairwiseLoss):
         """One term for each anchor with a positive."""
         away = distance(pairs.score, "euclidean")
         near, far = pairs.positive_weight, pairs.negative_weight
-        term = _weighted_mean(away, near) - _weighted_mean(away, far) / 3
+        term = weighted_mean(away, near, dim=1) - weighted_mean(away, far, dim=1) / 3
         counted = pairs.positive.any(dim=1)
         return torch.where(counted, term, 0.0), counted.to(term.dtype)
 
@@ -256,14 +256,9 @@ class RankedListLoss(PairwiseLoss):
         excess, lack = F.relu(away - (self.alpha - self.margin)), F.relu(self.alpha - away)
         near = pairs.positive_weight * (excess > 0) * (self.positive_sharpness * excess).exp()
         far = pairs.negative_weight * (lack > 0) * (self.negative_sharpness * lack).exp()
-        terms = [(1 - self.balance) * _weighted_mean(excess, near), self.balance * _weighted_mean(lack, far)]
+        terms = [
+            (1 - self.balance) * weighted_mean(excess, near, dim=1),
+            self.balance * weighted_mean(lack, far, dim=1),
+        ]
         counted = torch.stack([pairs.positive.any(dim=1), pairs.negative.any(dim=1)], dim=1)
         return torch.stack(terms, dim=1), counted.to(away.dtype)
-
-
-def _weighted_mean(
-    values: Float[Tensor, "anchors others"], weight: Float[Tensor, "anchors others"]
-) -> Float[Tensor, " anchors"]:
-    """Each row's weighted mean, 0 where nothing weighs."""
-    total = weight.sum(dim=1)
-    return (weight * values).sum(dim=1) / torch.where(total > 0, total, 1.0)

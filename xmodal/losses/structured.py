@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from xmodal.losses.base import Pairs, PairwiseLoss, Terms
-from xmodal.losses.numerics import EMPTY, check_range, distance, masked_logsumexp
+from xmodal.losses.numerics import EMPTY, check_range, distance, masked_logsumexp, weighted_mean
 
 
 class LiftedStructureLoss(PairwiseLoss):
@@ -42,9 +42,7 @@ class LiftedStructureLoss(PairwiseLoss):
         columns = masked_logsumexp(self.margin - away.T, pairs.negative_weight.T)
         against = torch.logaddexp(rows[:, None], columns[None, :])
         weight = pairs.positive_weight * (against > EMPTY / 2)
-        total = weight.sum()
-        term = F.relu(away + against).square() / 2
-        return (weight * term).sum() / torch.where(total > 0, total, 1.0)
+        return weighted_mean(F.relu(away + against).square() / 2, weight)
 
 
 class GeneralizedLiftedLoss(PairwiseLoss):
@@ -143,12 +141,7 @@ class IntraPairVarianceLoss(PairwiseLoss):
 
     def one_direction(self, pairs: Pairs) -> Float[Tensor, ""]:
         """Both variances over the whole batch."""
-        below = (1 - self.positive_spread) * _mean(pairs.score, pairs.positive_weight) - pairs.score
-        above = pairs.score - (1 + self.negative_spread) * _mean(pairs.score, pairs.negative_weight)
-        near = _mean(F.relu(below).square(), pairs.positive_weight)
-        return near + _mean(F.relu(above).square(), pairs.negative_weight)
-
-
-def _mean(values: Float[Tensor, "rows columns"], weight: Float[Tensor, "rows columns"]) -> Float[Tensor, ""]:
-    total = weight.sum()
-    return (weight * values).sum() / torch.where(total > 0, total, 1.0)
+        below = (1 - self.positive_spread) * weighted_mean(pairs.score, pairs.positive_weight) - pairs.score
+        above = pairs.score - (1 + self.negative_spread) * weighted_mean(pairs.score, pairs.negative_weight)
+        near = weighted_mean(F.relu(below).square(), pairs.positive_weight)
+        return near + weighted_mean(F.relu(above).square(), pairs.negative_weight)

@@ -1,0 +1,82 @@
+"""The table of objectives on vectors: a line here inherits every test of ``test_embedding_contract.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import embedding_oracles as oracle
+
+from xmodal import losses
+from xmodal.losses import EmbeddingLoss
+
+DIM = 6
+
+
+@dataclass(frozen=True)
+class Case:
+    """One objective with one choice of arguments.
+
+    Attributes:
+        make: Makes the objective for vectors of ``DIM`` dimensions.
+        oracle: The same value by loops; of one direction if ``directional``. None where a test of its own has it.
+        directional: The value is the weighted mean of both directions.
+        exact_gradient: The gradient is that of the value; not so where something is held constant or reversed.
+        symmetric: Audio and text may change places.
+    """
+
+    name: str
+    make: Callable[[], EmbeddingLoss]
+    oracle: oracle.Oracle | None
+    directional: bool = False
+    exact_gradient: bool = True
+    symmetric: bool = True
+
+
+EMBEDDING_CASES = [
+    Case("N-pair", lambda: losses.NPairLoss(0.1), oracle.n_pair(0.1), directional=True),
+    Case("angular", lambda: losses.AngularLoss(40.0), oracle.angular(40.0), directional=True),
+    Case(
+        "SNR contrastive",
+        lambda: losses.SNRContrastiveLoss(0.5, negative_margin=2.5),
+        oracle.snr(0.5, 2.5),
+        directional=True,
+    ),
+    Case("robust margin", losses.RobustMarginLoss, oracle.robust_margin(0.3), directional=True),
+    Case(
+        "point to set",
+        lambda: losses.PointToSetLoss(0.3, ridge=0.2),
+        oracle.point_to_set(0.3, 0.2),
+        directional=True,
+    ),
+    Case(
+        "hierarchical triplet",
+        lambda: losses.HierarchicalTripletLoss(0.2, levels=5),
+        oracle.hierarchical_triplet(0.2, 5),
+        directional=True,
+        exact_gradient=False,
+    ),
+    Case("group", lambda: losses.GroupLoss(0.5, steps=2), oracle.group(0.5, 2), directional=True),
+    Case("F statistic", losses.FStatisticLoss, oracle.f_statistic(2), directional=True),
+    Case("spread-out", losses.SpreadOutRegularizer, oracle.spread_out(True, True)),
+    Case("spread-out, across", lambda: losses.SpreadOutRegularizer(within=False), oracle.spread_out(True, False)),
+    Case("spherical", losses.SphericalRegularizer, oracle.spherical, exact_gradient=False),
+    Case("zero mean", losses.ZeroMeanRegularizer, oracle.zero_mean),
+    Case(
+        "variance and covariance",
+        lambda: losses.VarianceCovarianceRegularizer(1.2, covariance_weight=0.5),
+        oracle.variance_covariance(1.2, 0.5),
+    ),
+    Case("alignment and uniformity", losses.AlignmentUniformityLoss, oracle.alignment_uniformity(1.0, 2.0)),
+    Case(
+        "joint representation",
+        lambda: losses.JointRepresentationRegularizer(3),
+        oracle.joint_representation(3),
+        exact_gradient=False,
+    ),
+    Case("diversity", lambda: losses.DiversityRegularizer(3, margin=0.1), oracle.diversity(3, 0.1)),
+    Case("decorrelation", lambda: losses.DecorrelationRegularizer(DIM, hidden=4), None, exact_gradient=False),
+    Case("high order", lambda: losses.HighOrderLoss(losses.InfoNCELoss(0.5), DIM, features=8, orders=3), None),
+    Case("sum", lambda: losses.CombinedObjective([losses.InfoNCELoss(), losses.AngularLoss()], [1.0, 0.2]), None),
+    Case("streamed", lambda: losses.StreamedLoss(losses.TripletLoss(mining="all"), 2), None),
+]

@@ -1,0 +1,193 @@
+"""Losses that treat the texts of a batch as concepts: a tree of them, shares over them, groups made by them."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from xmodal.losses.base import EmbeddingLoss, Graded, Pairs, ratio_of_sums
+from xmodal.losses.numerics import check_range, masked_logsumexp, sum_over_positives
+
+
+class HierarchicalTripletLoss(EmbeddingLoss):
+    """A triplet loss whose margin grows with how far apart two texts are in a tree of texts.
+
+    The texts of the batch are joined by average linkage on their squared distances, and the heights are rounded up to
+    ``levels`` steps between the mean scatter of the audio around their text and 4. With text j of an audio and
+    another text k, a triple costs ``max(0, margin + height_jk - scatter_j + d_ij**2 - d_ik**2) / 2``, where
+    ``scatter_j`` is the mean squared distance of text j to its audio. Tree and scatter are constants for the gradient.
+    Terms are the active triples with audio as the anchor. Written from memory of the paper; with all heights equal to
+    the scatter it is the triplet loss.
+
+    Args:
+        margin: Least margin, in squared distance.
+        levels: Steps of the tree.
+
+    References:
+        Ge et al., "Deep metric learning with hierarchical triplet loss", ECCV 2018.
+    """
+
+    method_ids: ClassVar[tuple[str, ...]] = ("4.07",)
+
+    def __init__(self, margin: float = 0.1, *, levels: int = 16) -> None:
+        super().__init__((1.0, 0.0))
+        check_range("margin", margin, 0.0)
+        check_range("levels", levels, 1)
+        self.margin, self.levels = margin, levels
+
+    def one_direction(
+        self, anchors: Float[Tensor, "anchors dim"], others: Float[Tensor, "others dim"], pairs: Pairs
+    ) -> Float[Tensor, ""]:
+        """Mean over the active triples."""
+        margins = self._margins(others.detach(), pairs).to(anchors)
+        near_weight, far_weight = pairs.positive_weight, pairs.negative_weight
+
+        def cost(rows: Tensor, columns: Tensor) -> Tensor:
+            own = pairs.score[rows, columns, None]
+            return F.relu(margins[columns] + 2 * (pairs.score[rows] - own)) / 2
+
+        def total(rows: Tensor, columns: Tensor) -> Tensor:
+            return (far_weight[rows] * cost(rows, columns)).sum(dim=1)
+
+        with torch.no_grad():
+            count = sum_over_positives(
+                lambda rows, columns: (far_weight[rows] * (cost(rows, columns) > 0)).sum(dim=1), near_weight
+            )
+        return ratio_of_sums((sum_over_positives(total, near_weight), count))
+
+    def _margins(self, texts: Tensor, pairs: Pairs) -> Tensor:
+        from scipy.cluster.hierarchy import average, cophenet
+        from scipy.spatial.distance import squareform
+
+        weight = pairs.positive_weight
+        scatter = (weight * (2.0 - 2.0 * pairs.score.detach())).sum(dim=0) / weight.sum(dim=0).clamp(min=1e-9)
+        known = pairs.positive.any(dim=0)
+        base = float(scatter[known].mean()) if known.any() else 0.0
+        heights = torch.zeros(len(texts), len(texts), dtype=torch.float64)
+        if len(texts) > 1:
+            squared = (2.0 - 2.0 * texts @ texts.T).clamp(min=0.0).nan_to_num().double().cpu()
+            condensed = squareform(squared.fill_diagonal_(0.0).numpy(), checks=False)
+            heights = torch.as_tensor(squareform(cophenet(average(condensed))))
+        step = max(4.0 - base, 1e-6) / self.levels
+        rounded = base + step * ((heights - base) / step).ceil().clamp(min=0.0, max=self.levels)
+        return self.margin + rounded.to(scatter) - scatter[:, None]
+
+
+class GroupLoss(EmbeddingLoss):
+    """Audio that sound alike must agree on their texts: labels are refined by replicator dynamics before they count.
+
+    Shares over the texts start as ``X = softmax(cosine / temperature)`` of each audio; with ``W`` the correlations of
+    audio vectors, those below 0 taken as 0, ``X <- X * (W X)``, rows divided by their sums, is repeated ``steps``
+    times. The loss is the cross-entropy of X against the relevance, divided by its row sums, plus that of the first
+    X. Terms are the audio with a positive.
+
+    Args:
+        temperature: Of the first shares.
+        steps: Rounds of refinement.
+
+    References:
+        Elezi et al., "The group loss for deep metric learning", ECCV 2020.
+    """
+
+    method_ids: ClassVar[tuple[str, ...]] = ("4.15",)
+    graded: ClassVar[Graded] = "soft target"
+
+    def __init__(self, temperature: float = 0.1, *, steps: int = 3) -> None:
+        super().__init__((1.0, 0.0))
+        check_range("temperature", temperature, 0.0, low_open=True)
+        check_range("steps", steps, 0)
+        self.temperature, self.steps = temperature, steps
+
+    def one_direction(
+        self, anchors: Float[Tensor, "anchors dim"], others: Float[Tensor, "others dim"], pairs: Pairs
+    ) -> Float[Tensor, ""]:
+        """Mean over the audio."""
+        first, last = self.shares(anchors, pairs)
+        share = pairs.relevance.clamp(min=0.0) * pairs.weight
+        total = share.sum(dim=1, keepdim=True)
+        share = share / torch.where(total > 0, total, 1.0)
+        counted = (total[:, 0] > 0).to(anchors.dtype)
+        entropy = -(share * (last.clamp(min=1e-12).log() + first.clamp(min=1e-12).log())).sum(dim=1)
+        return ratio_of_sums((entropy, counted))
+
+    def shares(
+        self, anchors: Float[Tensor, "anchors dim"], pairs: Pairs
+    ) -> tuple[Float[Tensor, "anchors others"], Float[Tensor, "anchors others"]]:
+        """Each row's shares before and after the refinement; a row without a valid text is 0."""
+        logits = pairs.score / self.temperature
+        log_share = logits - masked_logsumexp(logits, pairs.weight)[:, None]
+        first = log_share.masked_fill(~pairs.valid, 0.0).exp() * pairs.weight
+        centred = F.normalize(anchors - anchors.mean(dim=1, keepdim=True), dim=1)
+        alike = F.relu(centred @ centred.T)
+        last = first
+        for _ in range(self.steps):
+            grown = last * (alike @ last)
+            total = grown.sum(dim=1, keepdim=True)
+            last = torch.where(total > 1e-12, grown / total.clamp(min=1e-12), last)
+        return first, last
+
+
+class FStatisticLoss(EmbeddingLoss):
+    """Some dimensions should tell the audio of a text from the others beyond doubt; the rest are free.
+
+    For a text with positives and negatives and for each dimension, ``x`` is the share of the variance that lies between
+    the two groups of audio, the text itself being a member of the first. ``I_x(1/2, (n - 2)/2)`` is then the
+    probability of a smaller F statistic if there were no difference. The term is the mean of minus its logarithm over
+    the ``dims`` best dimensions; terms are the texts (as anchors: the rows) with a positive and two negatives.
+
+    Args:
+        dims: Dimensions that must tell.
+        direction_weights: Weights of grouping texts by audio, and audio by text.
+
+    References:
+        Ridgeway and Mozer, "Learning deep disentangled embeddings with the F-statistic loss", NeurIPS 2018.
+    """
+
+    method_ids: ClassVar[tuple[str, ...]] = ("2.04", "3.03")
+
+    def __init__(self, dims: int = 2, *, direction_weights: tuple[float, float] = (0.0, 1.0)) -> None:
+        super().__init__(direction_weights)
+        check_range("dims", dims, 1)
+        self.dims = dims
+
+    def one_direction(
+        self, anchors: Float[Tensor, "anchors dim"], others: Float[Tensor, "others dim"], pairs: Pairs
+    ) -> Float[Tensor, ""]:
+        """Mean over the rows."""
+        counted = pairs.positive.any(dim=1) & (pairs.negative.sum(dim=1) >= 2)
+        near_weight, far_weight = pairs.positive.to(others.dtype), pairs.negative.to(others.dtype)
+        near_count, far_count = near_weight.sum(dim=1, keepdim=True) + 1.0, far_weight.sum(dim=1, keepdim=True)
+        near_mean = (near_weight @ others + anchors) / near_count
+        far_mean = far_weight @ others / far_count.clamp(min=1.0)
+        # Sums of squares around the group's mean, by the variance identity.
+        squares = others.square()
+        within = near_weight @ squares + anchors.square() - near_count * near_mean.square()
+        within = within + far_weight @ squares - far_count * far_mean.square()
+        between = near_count * far_count / (near_count + far_count) * (near_mean - far_mean).square()
+        share = between / (between + within.clamp(min=0.0)).clamp(min=1e-12)
+        freedom = (near_count + far_count - 2.0).clamp(min=1.0)
+        likelihood = _RegularizedBeta.apply(share.clamp(1e-12, 1.0 - 1e-5), (freedom / 2).expand_as(share))
+        best = likelihood.clamp(min=1e-37).topk(min(self.dims, others.shape[1]), dim=1).values
+        return ratio_of_sums((-best.log().mean(dim=1) * counted, counted.to(others.dtype)))
+
+
+class _RegularizedBeta(torch.autograd.Function):
+    """``I_x(1/2, b)``, with the gradient for x, which torch does not have."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, b: Tensor) -> Tensor:
+        from scipy.special import betainc
+
+        ctx.save_for_backward(x, b)
+        return torch.as_tensor(betainc(0.5, b.double().cpu().numpy(), x.double().cpu().numpy())).to(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        x, b = ctx.saved_tensors
+        half = torch.full_like(b, 0.5)
+        log_beta = torch.lgamma(half) + torch.lgamma(b) - torch.lgamma(half + b)
+        return gradients[0] * torch.exp(-0.5 * x.log() + (b - 1.0) * torch.log1p(-x) - log_beta), None
