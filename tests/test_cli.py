@@ -369,19 +369,39 @@ def test_an_export_stopped_anywhere_goes_on_where_it_was_and_loses_nothing(
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_part_of_another_model_or_of_a_file_that_changed_is_made_again(embedder, tmp_path, monkeypatch):
+def interrupted(embedder, tracks, out, monkeypatch):
+    """Make all parts of an export, one for each file, and stop before they are joined."""
+
+    def stop(parts):
+        raise KeyboardInterrupt
+
     monkeypatch.setattr(export_module, "CHUNK_FILES", 1)
-    folder = tones(tmp_path / "audio", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(export_module, "join", stop)
+        with pytest.raises(KeyboardInterrupt):
+            export(embedder, tracks, out)
+
+
+def test_a_part_whose_file_has_changed_is_made_again(embedder, tmp_path, monkeypatch):
+    folder, out = tones(tmp_path / "audio", 2), tmp_path / "a.parquet"
     tracks = read_tracks(folder)
-    monkeypatch.setattr(export_module, "join", lambda parts: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        export(embedder, tracks, tmp_path / "a.parquet")
-    monkeypatch.undo()
-    monkeypatch.setattr(export_module, "CHUNK_FILES", 1)
+    interrupted(embedder, tracks, out, monkeypatch)
     soundfile.write(folder / "01.wav", np.sin(np.arange(5000) / 3), 8000)
-    export(embedder, tracks, tmp_path / "a.parquet")
-    expected = embedder.embed_files(tracks).embeddings.vectors
-    np.testing.assert_allclose(Embeddings.load(tmp_path / "a.parquet").vectors, expected, atol=1e-6)
+    export(embedder, tracks, out)
+    np.testing.assert_allclose(Embeddings.load(out).vectors, embedder.embed_files(tracks).embeddings.vectors, atol=1e-6)
+
+
+def test_parts_of_another_model_or_without_windows_are_made_again(embedder, model, tmp_path, monkeypatch):
+    tracks, out = read_tracks(tones(tmp_path / "audio", 2)), tmp_path / "a.parquet"
+    interrupted(embedder, tracks, out, monkeypatch)
+    export(embedder, tracks, out, windows=True)
+    assert Embeddings.load(out).ids == ["00.wav@0.0", "00.wav@0.25", "01.wav@0.0", "01.wav@0.25"]
+    interrupted(embedder, tracks, out, monkeypatch)
+    other = TwoTower.load(model)
+    with torch.no_grad():
+        next(other.audio_projection.parameters()).neg_()
+    export(Embedder(other, device="cpu"), tracks, out)
+    assert Embeddings.load(out).space_id == other.space_id() != embedder.space_id
 
 
 def test_two_tracks_with_one_id_are_refused_before_anything_is_embedded(embedder, tmp_path):
@@ -403,6 +423,10 @@ def test_what_a_manifest_says_of_a_track_is_kept(embedder, tmp_path):
         "start_seconds": 0.1,
         "end_seconds": 0.5,
     }
+    export(embedder, read_tracks(tmp_path / "tracks.jsonl"), tmp_path / "windows.parquet", windows=True)
+    facts = Embeddings.load(tmp_path / "windows.parquet").metadata[0]
+    assert (facts["title"], facts["start_seconds"]) == ("One", 0.1)
+    assert "end_seconds" not in facts, "the end of the track is not that of the window"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names that are not Unicode need such a file system")

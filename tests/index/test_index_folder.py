@@ -67,6 +67,18 @@ def test_a_save_interrupted_at_any_moment_leaves_the_old_index_or_the_new(kind, 
     assert {*found} == {"old0", "newer0"}
 
 
+def test_everything_is_on_the_disk_before_the_manifest_names_it(tmp_path, monkeypatch):
+    steps = []
+    replace = os.replace
+    monkeypatch.setattr(folder, "sync", lambda path: steps.append(path))
+    monkeypatch.setattr(os, "replace", lambda source, target: (steps.append(Path(target)), replace(source, target)))
+    index_of("a").save(tmp_path)
+    data = data_of(tmp_path)
+    before = steps[: steps.index(tmp_path / "index.json")]
+    assert {data, data / "items.parquet", data / "vectors.npy"} <= set(before)
+    assert before[-1] == data, "names last, when the bytes are there"
+
+
 def test_a_process_killed_while_it_writes_leaves_the_old_index_and_the_next_save_cleans_up(tmp_path):
     index_of("old").save(tmp_path)
     code = """
