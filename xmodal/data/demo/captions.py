@@ -1,13 +1,15 @@
 """From the tags of a piece to captions, in the wording of its split.
 
-A caption is put together from clauses (what it is, who leads, what accompanies, the bass, the drums, the mode).
-Each clause has templates per split, and every template says in its slots what it needs, so that any subset of a
-piece's tags can be worded. Phrases come from :mod:`xmodal.data.demo.vocabulary`.
+A caption is a head (what it is: moods, density, tempo, style, mode), then the players (lead, chords, backing, bass)
+and the drums. Head and players have templates per split, and every template says in its slots what it needs, so that
+any subset of a piece's tags can be worded; frames put them together. ``a(n)`` in a template becomes the right article.
+Phrases come from :mod:`xmodal.data.demo.vocabulary`.
 """
 
 from __future__ import annotations
 
 import random
+import re
 import string
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -33,74 +35,81 @@ class Text(NamedTuple):
 CLAUSES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "train": {
         "head": (
-            "{adjectives} {style} music", "{adjectives} {style} piece", "{style} music, {adjectives}",
-            "{style} track that is {adjectives}",
-            "{style} music", "{style} piece", "{style} track",
-            "{adjectives} music", "{adjectives} piece", "{adjectives} tune",
-            "music", "piece of music",
+            "a(n) {adjectives} {style} piece in {mode}", "{adjectives} {style} music in {mode}",
+            "{style} in {mode}, {adjectives}",
+            "a(n) {adjectives} {style} piece", "{adjectives} {style} music", "{style} that is {adjectives}",
+            "a(n) {adjectives} piece in {mode}", "{adjectives} music in {mode}",
+            "a(n) {style} piece in {mode}", "{style} music in {mode}",
+            "a(n) {adjectives} piece", "{adjectives} music",
+            "a(n) {style} piece", "{style} music",
+            "a piece in {mode}", "music in {mode}",
+            "a piece of music", "music",
         ),
         "lead": (
-            "{touch} {lead} melody", "melody on {touch} {lead}", "{touch} {lead} playing the tune",
-            "led by {touch} {lead}",
-            "{lead} melody", "melody on {lead}", "{lead} playing the tune", "led by {lead}",
-            "{touch} melody", "melody that is {touch}",
+            "a(n) {touch} {lead} melody", "a(n) {touch} melody on {lead}", "a(n) {touch} tune played by {lead}",
+            "a(n) {lead} melody", "a melody on {lead}", "a tune played by {lead}",
+            "a(n) {touch} melody", "a(n) {touch} tune",
         ),
         "chords": (
-            "{figure} on {chords}", "{chords} playing {figure}", "over {chords} with {figure}",
-            "{chords} accompaniment", "backed by {chords}", "over {chords}",
-            "{figure} underneath", "accompanied by {figure}",
+            "{figure} on {chords}", "{figure} played by {chords}", "{chords} playing {figure}",
+            "{chords} accompaniment", "{chords} chords",
+            "{figure}",
         ),
-        "backing": ("{backing} in the background", "soft {backing} behind", "plus {backing}"),
-        "bass": ("{bass} line", "and {bass}", "{bass} underneath"),
-        "drums": ("{drums}",),
-        "mode": ("in {mode}", "set in {mode}"),
+        "backing": ("{backing} in the background", "soft {backing}"),
+        "bass": ("{bass}", "a(n) {bass} line"),
     },
     "validation": {
         "head": (
-            "{adjectives} recording of {style}", "something {adjectives}, {style} in kind",
-            "recording of {style}", "{adjectives} recording", "recording",
+            "a recording of {style}, {adjectives} and in {mode}",
+            "a recording of {style}, {adjectives}", "a(n) {adjectives} recording in {mode}",
+            "a recording of {style} in {mode}",
+            "a(n) {adjectives} recording", "a recording of {style}", "a recording in {mode}",
+            "a recording",
         ),
         "lead": (
-            "the main voice is {touch} {lead}", "{touch} {lead} up front",
-            "the main voice is {lead}", "{lead} up front", "the main voice is {touch}",
+            "{lead} singing out with {touch} notes", "{lead} singing out", "a(n) {touch} main voice",
         ),
-        "chords": (
-            "{chords} supporting with {figure}", "supported by {chords}", "supported by {figure}",
-        ),
+        "chords": ("{figure} from {chords}", "support from {chords}", "support from {figure}"),
         "backing": ("a layer of {backing}",),
-        "bass": ("{bass} at the bottom",),
-        "drums": ("{drums} here",),
-        "mode": ("written in {mode}",),
+        "bass": ("{bass} below",),
     },
     "test": {
         "head": (
-            "an instrumental clip of {adjectives} {style}", "{style} instrumental, {adjectives} in feel",
-            "an instrumental clip of {style}", "{style} instrumental",
-            "an instrumental clip, {adjectives} in feel", "an instrumental clip",
+            "a(n) {style} instrumental in {mode}, {adjectives} in feel",
+            "this {style} instrumental is {adjectives} and in {mode}",
+            "a(n) {style} instrumental, {adjectives} in feel", "an instrumental in {mode}, {adjectives} in feel",
+            "a(n) {style} instrumental in {mode}",
+            "an instrumental, {adjectives} in feel", "a(n) {style} instrumental", "an instrumental in {mode}",
+            "an instrumental",
         ),
         "lead": (
-            "{touch} {lead} takes the lead", "featuring {touch} {lead} as the soloist",
-            "{lead} takes the lead", "featuring {lead} as the soloist", "the leading part is {touch}",
+            "{lead} as the soloist, {touch} in its notes", "a(n) {touch} {lead} solo",
+            "{lead} as the soloist", "a(n) {lead} solo",
+            "a(n) {touch} solo",
         ),
         "chords": (
-            "while {chords} provides {figure}", "above {figure} from {chords}",
-            "while {chords} provides the harmony", "above {chords}",
-            "with harmony from {figure}",
+            "{figure} in the {chords}", "{figure} added by {chords}",
+            "harmony by {chords}", "{figure} as harmony",
         ),
-        "backing": ("and {backing} filling out the sound", "joined by {backing}"),
-        "bass": ("{bass} holds the low end", "grounded by {bass}"),
-        "drums": ("played {drums}",),
-        "mode": ("the harmony is in {mode}", "harmonised in {mode}"),
+        "backing": ("{backing} filling out the sound", "a bed of {backing}"),
+        "bass": ("{bass} at the low end", "a foundation of {bass}"),
     },
 }  # fmt: skip
-"""Clause templates by split; those of a clause cover every set of slots that can occur."""
+"""Templates by split and clause; those of a clause cover every set of slots that can occur."""
 
-FRAMES: Mapping[str, tuple[str, ...]] = {
-    "train": ("{first}, {rest}", "{first} with {rest}", "{first}: {rest}", "{rest}; {first}"),
-    "validation": ("{first} - {rest}", "{first}. It has: {rest}"),
-    "test": ("{first}; here {rest}", "{first} in which we hear {rest}"),
+PLAYER_FRAMES: Mapping[str, tuple[str, ...]] = {
+    "train": ("{head} with {players}", "{head}: {players}", "{players} in {head}"),
+    "validation": ("{head}. It has {players}", "{head} made of {players}"),
+    "test": ("{head} where we hear {players}", "{head}; listen for {players}"),
 }
-"""How the first clause and the others are joined, by split."""
+"""How the head and the list of players are joined, by split."""
+
+DRUM_FRAMES: Mapping[str, tuple[str, ...]] = {
+    "train": ("{text}, {drums}", "{drums}, {text}"),
+    "validation": ("{text}, performed {drums}",),
+    "test": ("{text}, all of it {drums}", "{text}; it goes {drums}"),
+}
+"""How the words on drums are joined to the rest, by split."""
 
 PROMPTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "train": {
@@ -139,6 +148,7 @@ PROMPTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 # Which clause slot a tag fills; the slots of instruments depend on the part that they play.
 _ADJECTIVES = ("mood", "density", "tempo")
 _TOUCH = ("register", "articulation")
+_ARTICLE = re.compile(r"\ba\(n\) (\w)")
 
 
 def captions_for(composition: Composition, split: str, seed: int) -> list[Text]:
@@ -202,22 +212,25 @@ def _sentence(slots: Sequence[tuple[str, str]], split: str, rng: random.Random) 
     words: dict[str, list[str]] = {}
     for slot, tag in slots:
         words.setdefault(slot, []).append(_phrase(tag, split, rng))
-    filled = {slot: _listed(phrases) for slot, phrases in words.items()}
-    clauses = []
-    for clause, templates in CLAUSES[split].items():
-        used = {slot for template in templates for slot in _slots_of(template)} & set(filled)
-        if not used and clause != "head":
-            continue
-        fitting = [template for template in templates if _slots_of(template) == used]
-        clauses.append(rng.choice(fitting).format(**filled))
-    if len(clauses) == 1:
-        text = clauses[0]
-    else:
-        first, *rest = clauses
-        if split == "train":
-            rng.shuffle(rest)
-        text = rng.choice(FRAMES[split]).format(first=first, rest=", ".join(rest))
+    filled = {slot: ", ".join(phrases) for slot, phrases in words.items()}
+    head, *players = (
+        _clause(templates, filled, rng)
+        for clause, templates in CLAUSES[split].items()
+        if clause == "head" or _slots_of("".join(templates)) & set(filled)
+    )
+    text = head
+    if players:
+        text = rng.choice(PLAYER_FRAMES[split]).format(head=head, players=_listed(players))
+    if "drums" in filled:
+        text = rng.choice(DRUM_FRAMES[split]).format(text=text, drums=filled["drums"])
     return Text(text, frozenset(tag for _, tag in slots))
+
+
+def _clause(templates: Sequence[str], filled: Mapping[str, str], rng: random.Random) -> str:
+    """One of the templates that use all slots of the clause that are filled, and no other."""
+    used = _slots_of("".join(templates)) & set(filled)
+    text = rng.choice([template for template in templates if _slots_of(template) == used]).format(**filled)
+    return _ARTICLE.sub(lambda match: ("an " if match[1].lower() in "aeiou" else "a ") + match[1], text)
 
 
 def _phrase(tag: str, split: str, rng: random.Random) -> str:
@@ -225,7 +238,7 @@ def _phrase(tag: str, split: str, rng: random.Random) -> str:
 
 
 def _listed(phrases: Sequence[str]) -> str:
-    return ", ".join(phrases)
+    return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
 
 
 @lru_cache(maxsize=512)

@@ -50,10 +50,12 @@ class Facts:
 
     @property
     def low(self) -> bool:
+        """Whether the lead is in the low register."""
         return self.lead_pitch < LOW_BELOW
 
     @property
     def high(self) -> bool:
+        """Whether the lead is in the high register."""
         return self.lead_pitch > HIGH_ABOVE
 
     @property
