@@ -9,7 +9,7 @@ from torch import Tensor
 from xmodal.metrics._common import BLOCK
 
 
-def none_in_top(count: Int[Tensor, " queries"], candidates: int) -> Float[Tensor, " candidates+1"]:
+def none_in_top(count: Int[Tensor, " queries"], candidates: int) -> Float[Tensor, " lengths"]:
     """Chance that the first 0, 1 ... n of a random list hold no right answer, as the mean over queries.
 
     C(n - r, m) / C(n, m) is the product of 1 - r / (n - i) over i < m.
