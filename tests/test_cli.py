@@ -171,8 +171,10 @@ def test_the_table_shows_titles_as_they_are_moments_and_tags(small_index, capsys
 
 def test_windows_find_the_moment_in_a_track(model, tone_tracks, tmp_path, capsys):
     out, folder = tmp_path / "windows.parquet", tmp_path / "index"
-    assert run(capsys, "embed", tone_tracks, "--model", model, "--out", out, "--windows")[0] == 0
+    words = ["embed", tone_tracks, "--model", model, "--out", out, "--windows", "--tag-fields", "pitch,motion"]
+    assert run(capsys, *words)[0] == 0
     rows = Embeddings.load(out)
+    assert rows.metadata[0]["tags"] == ["low", "steady"]
     third = [row for row, facts in enumerate(rows.metadata) if facts["track"] == "tone03"]
     assert [rows.ids[row] for row in third] == ["tone03@0.0", "tone03@0.5", "tone03@1.0"]
     assert [rows.metadata[row]["start_seconds"] for row in third] == [0.0, 0.5, 1.0]

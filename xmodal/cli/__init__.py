@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("--model", required=True, help="the model folder")
     embed.add_argument("--out", type=Path, required=True, metavar="FILE.parquet", help="where to write")
     embed.add_argument("--audio-root", type=Path, help="where the manifest's relative paths start")
+    embed.add_argument("--tag-fields", type=_names, metavar="A,B", help="more columns that hold tags")
     embed.add_argument(
         "--windows", action="store_true", help="a vector for each window, so that a search finds the moment in a track"
     )

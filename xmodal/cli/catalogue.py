@@ -24,7 +24,7 @@ def embed(args: Namespace) -> int:
 
     if args.out.suffix != ".parquet":
         raise ValueError(f"--out must name a file ending in .parquet, got {args.out}")
-    tracks = read_tracks(args.source, audio_root=args.audio_root, missing="skip")
+    tracks = read_tracks(args.source, audio_root=args.audio_root, tag_fields=args.tag_fields, missing="skip")
     embedder = load_embedder(args.model, args)
     try:
         with progress("embedding", len(tracks)) as advance:
