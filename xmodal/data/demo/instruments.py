@@ -40,7 +40,6 @@ _TABLE = (
     Instrument("glockenspiel", (9,), 67, 100, False),
     Instrument("vibraphone", (11,), 53, 88, False),
     Instrument("marimba", (12,), 45, 91, False),
-    Instrument("kalimba", (108,), 55, 86, False),
     Instrument("steel drums", (114,), 52, 86, False),
     # Plucked strings
     Instrument("acoustic guitar", (24, 25), 40, 83, False),
@@ -65,7 +64,6 @@ _TABLE = (
     Instrument("bassoon", (70,), 34, 69, True),
     Instrument("clarinet", (71,), 50, 88, True),
     Instrument("flute", (73,), 60, 93, True),
-    Instrument("pan flute", (75,), 60, 90, True),
     Instrument("harmonica", (22,), 58, 88, True),
     # Electronic
     Instrument("synth lead", (80, 81), 45, 86, True),

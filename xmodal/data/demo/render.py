@@ -19,7 +19,7 @@ from xmodal.data.demo.composer import Composition, Part
 from xmodal.data.demo.soundfont import soundfont_path, tuned
 
 # Decibels against the lead, for parts of equal loudness.
-_ROLE_DB = {"lead": 0.0, "chords": -6.0, "backing": -8.0, "bass": -6.0, "drums": -5.0}
+_ROLE_DB = {"lead": 0.0, "chords": -8.0, "backing": -9.5, "bass": -7.0, "drums": -6.5}
 _LEVEL_DB = (-8.0, -4.0, 0.0)
 _DRUM_DB = {"kick": 0.0, "snare": 0.0, "clap": -1.0, "rim": -3.0, "hat": -7.0, "open hat": -6.0, "ride": -6.0}
 _OTHER_DRUM_DB = -6.0

@@ -73,7 +73,6 @@ MOODS: Mapping[str, Callable[[Facts], bool]] = {
     "calm": lambda facts: facts.mode == "major" and facts.arousal <= -0.5,
     "sad": lambda facts: facts.mode == "minor" and facts.arousal <= -0.5,
     "dark": lambda facts: facts.mode == "minor" and facts.low,
-    "playful": lambda facts: facts.mode == "major" and facts.articulation == "staccato" and facts.tempo != "slow",
     "dreamy": lambda facts: facts.tempo == "slow" and not facts.drums and "sustained chords" in facts.figures,
 }
 """Moods and the audible causes they follow from: mode for the sign, arousal for the size, register and touch."""

@@ -38,7 +38,6 @@ accordion: accordion, squeezing accordion | piano accordion | button accordion, 
 glockenspiel: glockenspiel, glockenspiel bells | bright glockenspiel | tinkling glockenspiel, metal glockenspiel | tiny bells
 vibraphone: vibraphone, vibes | mellow vibraphone | jazz vibraphone, vibraphone with mallets | vibraphonist
 marimba: marimba, wooden marimba | mallet marimba | concert marimba, marimba with mallets | wooden mallet instrument
-kalimba: kalimba, African thumb piano | plucked kalimba | thumb-plucked kalimba, African kalimba | mbira
 steel drums: steel drums, steelpan | Trinidad steelpan | Caribbean steel drum, tuned steel drum | Caribbean steel band
 acoustic guitar: acoustic guitar, unplugged guitar, wooden guitar | nylon-string acoustic guitar | steel-string acoustic guitar, Spanish guitar | fingerstyle guitar
 electric guitar: electric guitar, clean electric guitar | clean-toned electric guitar | undistorted electric guitar, clean guitar | amplified guitar
@@ -60,7 +59,6 @@ oboe: oboe, reedy oboe | orchestral oboe | nasal oboe, single oboe | solo oboe
 bassoon: bassoon, deep bassoon | orchestral bassoon | woody bassoon, single bassoon | bassoonist
 clarinet: clarinet, woody clarinet | B-flat clarinet | mellow clarinet, single clarinet | clarinetist
 flute: flute, transverse flute | concert flute | silver flute, orchestral flute | flute player
-pan flute: pan flute, panpipes | Andean pan flute | breathy pan flute, pan pipes | Peruvian pan flute
 harmonica: harmonica, blues harmonica | mouth harmonica | diatonic harmonica, wailing harmonica | blues harp
 synth lead: synth lead, lead synthesizer | synthesizer lead | analog synth lead, buzzing lead synth | retro synth lead
 synth pad: synth pad, synthesizer pad | warm synth pad | soft synth pad, lush synthesizer pad | swelling synth pads
@@ -88,18 +86,18 @@ ambient: ambient, atmospheric ambient, ambient soundscape | ambient drone | atmo
 classical: classical, classical chamber | baroque classical | chamber classical, concert-hall classical | baroque
 
 # tempo
-slow: slow, slow-tempo, leisurely | slow-going | slow-moving, at a slow tempo | sluggish
-medium tempo: medium-tempo, mid-tempo, moderately paced | moderate-tempo | midtempo, medium-paced | moderate in tempo
-fast: fast, fast-tempo, quick | very fast | at a fast tempo, quick-tempo | speedy
+slow: slow, slow-tempo, leisurely | slow-going | slow-moving, very slow | sluggish
+medium tempo: medium-tempo, mid-tempo, moderately paced | moderate-tempo | midtempo, medium-paced | moderate
+fast: fast, fast-tempo, quick | very fast | rapid, quick-tempo | speedy
 # mode
 major key: a major key, major | the major mode | major tonality, a major scale | major harmony
 minor key: a minor key, minor | the minor mode | minor tonality, a minor scale | minor harmony
 # drums
-drums: with drums, with a drum beat, with percussion | with drumming | with a beat on drums, with a drum kit | with a drummer
-no drums: without drums, with no drums, with no percussion | without drumming | without any drums, drumless | percussion-free
+drums: with drums, with a drum beat, with percussion | with drumming | with a drum kit, with drum sounds | with a drummer
+no drums: without drums, with no drums, with no percussion | without drumming | without any drums, free of drums | percussion-free
 # density
-sparse: sparse, minimal, with few notes | with very few notes | sparsely arranged, minimalist | thinly scored
-busy: busy, dense, with many notes | with a great many notes | densely arranged, busy with notes | crowded
+sparse: sparse, minimal, uncluttered | very sparse | sparsely arranged, minimalist | thinly scored
+busy: busy, dense, note-filled | very busy | densely arranged, very dense | crowded
 # register of the lead
 high register: high, high-pitched | high-toned | high-register, very high | shrill
 low register: low, low-pitched | low-toned | low-register, very low | deep and low
@@ -113,13 +111,12 @@ strummed chords: strummed chords, strumming | strummed guitar-like chords | stru
 rhythmic chords: rhythmic chords, chord stabs | punchy chord stabs | rhythmically played chords, punchy rhythmic chords | choppy chords
 # mood
 happy: happy, cheerful, joyful | glad and happy | merry, joyous | upbeat
-energetic: energetic, driving, high-energy | full of energy | very energetic, vigorous | powerful and energetic
-tense: tense, agitated, nervous | uneasy | restless, full of tension | anxious
+energetic: energetic, driving, high-energy | highly energetic | very energetic, vigorous | powerful and energetic
+tense: tense, agitated, nervous | uneasy | restless, tension-filled | anxious
 calm: calm, peaceful, relaxed | tranquil | serene, quietly calm | soothing
-sad: sad, melancholic, sorrowful | full of sadness | mournful, sad and melancholy | gloomy
+sad: sad, melancholic, sorrowful | deeply sad | mournful, sad and melancholy | gloomy
 dark: dark, ominous, sinister | darkly ominous | menacing, brooding and dark | spooky
-dreamy: dreamy, floating, dreamlike | in a dreamy haze | dreamily floating, like a dream | otherworldly
-playful: playful, whimsical, lighthearted | mischievously playful | light and playful, funny and playful | quirky
+dreamy: dreamy, floating, dreamlike | softly dreamy | dreamily floating, hazily dreamy | otherworldly
 """  # noqa: E501  (a table of one line a tag)
 
 
