@@ -46,7 +46,7 @@ def htk_filters(bins, bands, sample_rate, f_min, f_max):
 @pytest.mark.parametrize("power", [1.0, 2.0])
 @pytest.mark.parametrize("samples", [4000, 3999, 100])
 def test_features_are_those_of_a_loop_over_frames(power, samples):
-    front_end = LogMel(8000, n_fft=256, hop=100, bands=20, f_min=50, f_max=3000, power=power, floor_db=-60)
+    front_end = LogMel(8000, n_fft=256, hop=100, bands=20, f_min=50.0, f_max=3000.0, power=power, floor_db=-60.0)
     wave = noise(1, samples)[0].double().numpy()
     padded = np.pad(wave, (128, 128 + 256))
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(256) / 256)
@@ -63,7 +63,7 @@ def test_features_are_those_of_a_loop_over_frames(power, samples):
 
 @pytest.mark.parametrize(("scale", "norm"), [("htk", None), ("slaney", "slaney"), ("htk", "slaney")])
 def test_features_are_torchaudios_in_decibels(scale, norm):
-    front_end = LogMel(16_000, 512, 160, 40, f_min=30, mel_scale=scale, unit_area=norm is not None, floor_db=-200)
+    front_end = LogMel(16_000, 512, 160, 40, f_min=30.0, mel_scale=scale, unit_area=norm is not None, floor_db=-200.0)
     wave = noise(2, 8000)
     reference = MelSpectrogram(
         16_000, 512, hop_length=160, f_min=30, n_mels=40, pad_mode="constant", norm=norm, mel_scale=scale
@@ -134,7 +134,7 @@ def test_the_front_end_has_no_weights_and_is_made_again_from_its_config():
     again = instantiate(front_end.config)
     assert again.identity() == front_end.identity()
     assert torch.equal(again(noise(1, 500)), front_end(noise(1, 500)))
-    assert LogMel(8000).identity() == LogMel(8000, f_max=4000).identity()
+    assert LogMel(8000).identity() == LogMel(8000, f_max=4000.0).identity()
 
 
 @pytest.mark.parametrize(

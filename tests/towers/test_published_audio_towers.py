@@ -179,6 +179,8 @@ def test_masks_are_made_only_where_a_clip_is_padded():
     "tower", [MobileCnn(width=0.25), ShortChunkResNet(channels=4), Cnn10()], ids=lambda t: type(t).__name__
 )
 def test_an_audio_tower_can_be_exported_with_its_front_end(tower):
-    wave = 0.1 * torch.randn(2, 16_000)
-    exported = torch.export.export(tower.eval(), (wave,)).module()
-    torch.testing.assert_close(exported(wave), tower(wave))
+    wave, lengths = 0.1 * torch.randn(2, 16_000), torch.tensor([16_000, 9_000])
+    exported = torch.export.export(tower.eval(), (wave, lengths)).module()
+    torch.testing.assert_close(exported(wave, lengths), tower(wave, lengths))
+    other = torch.tensor([5_000, 16_000])
+    torch.testing.assert_close(exported(wave, other), tower(wave, other))

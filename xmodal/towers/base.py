@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -151,7 +151,7 @@ class TextTower(nn.Module, Configurable, ABC):
         """Everything besides the weights that shapes the vectors, ready for JSON and free of file paths."""
         return {"tower": type(self).__name__, "max_tokens": self.max_tokens, "feature_dim": self.feature_dim}
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> TextTower:
         """Set training mode, which leaves a frozen tower in evaluation mode."""
         return super().train(mode and not self.frozen)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -115,7 +115,7 @@ class LogMel(nn.Module, Configurable):
         Raises:
             ValueError: If a clip has no sample.
         """
-        if bool((samples < 1).any()):
+        if not torch.compiler.is_compiling() and bool((samples < 1).any()):
             raise ValueError(f"every clip needs at least one valid sample, got {samples.tolist()}")
         return 1 + samples // self.hop
 
@@ -159,7 +159,7 @@ class LogMel(nn.Module, Configurable):
         levels = ("floor_db", "mean_db", "std_db")
         return {"front_end": "LogMel"} | {name: getattr(self, name) for name in names + levels}
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LogMel:
         # .half(), .bfloat16() and .double() on the whole model move the window and filters but keep them float32.
         def keep_float32(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
