@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import embedding_oracles as oracle
+from loss_oracles import contrastive, info_nce
 
 from xmodal import losses
 from xmodal.losses import EmbeddingLoss
@@ -79,4 +80,31 @@ EMBEDDING_CASES = [
     Case("high order", lambda: losses.HighOrderLoss(losses.InfoNCELoss(0.5), DIM, features=8, orders=3), None),
     Case("sum", lambda: losses.CombinedObjective([losses.InfoNCELoss(), losses.AngularLoss()], [1.0, 0.2]), None),
     Case("streamed", lambda: losses.StreamedLoss(losses.TripletLoss(mining="all"), 2), None),
+    Case(
+        "embedding expansion",
+        lambda: losses.EmbeddingExpansionLoss(losses.InfoNCELoss(0.3)),
+        oracle.embedding_expansion(info_nce(0.3), 2),
+        directional=True,
+    ),
+    Case(
+        "symmetrical synthesis",
+        lambda: losses.SymmetricalSynthesisLoss(losses.ContrastiveLoss(1.3)),
+        oracle.symmetrical_synthesis(contrastive(1.3)),
+        directional=True,
+    ),
+    Case("adversarial negative", lambda: losses.AdversarialNegativeLoss(DIM, hidden=5), None, exact_gradient=False),
+    Case(
+        "boosted ensemble",
+        lambda: losses.BoostedEnsembleLoss([1, 2, 3], cost=3.0),
+        oracle.boosted_ensemble([1, 2, 3], 2.0, 0.5, 3.0),
+        exact_gradient=False,
+    ),
+    Case("divide and conquer", lambda: losses.DivideAndConquerLoss(losses.SigLIPLoss(), DIM, learners=3), None),
+    Case("cluster contrast", lambda: losses.ClusterContrastLoss(3), None, exact_gradient=False, symmetric=False),
+    Case(
+        "hard concepts",
+        lambda: losses.HardConceptLoss(losses.InfoNCELoss(0.3), negatives=2),
+        oracle.hard_concept(info_nce(0.3), 2),
+        directional=True,
+    ),
 ]

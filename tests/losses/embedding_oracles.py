@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from loss_oracles import info_nce, mean
+from loss_oracles import Oracle as PairOracle
+from loss_oracles import info_nce, mean, softplus
 
 Oracle = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], float]
 
@@ -262,5 +263,72 @@ def diversity(learners, margin) -> Oracle:
                 terms += [max(0.0, parts[p] @ parts[q] - margin) for p in range(learners) for q in range(p)]
             value += mean(terms)
         return value
+
+    return loss
+
+
+def embedding_expansion(inner: PairOracle, points: int) -> Oracle:
+    def loss(a, t, relevance, valid, weight) -> float:
+        a, t = unit(a), unit(t)
+        score, positive = a @ t.T, valid & (relevance > 0)
+        negative = valid & (relevance <= 0)
+        harder = score.copy()
+        for i, j in zip(*np.nonzero(negative), strict=True):
+            for k in np.flatnonzero(negative[i]):
+                if k != j and (positive[:, j] & positive[:, k]).any():
+                    for step in range(1, points + 1):
+                        point = (step * t[j] + (points + 1 - step) * t[k]) / (points + 1)
+                        harder[i, j] = max(harder[i, j], a[i] @ point / np.linalg.norm(point))
+        return inner(harder, relevance, valid, weight)
+
+    return loss
+
+
+def symmetrical_synthesis(inner: PairOracle) -> Oracle:
+    def mirrored(x, axis) -> np.ndarray:
+        return 2 * (x @ axis) * axis - x
+
+    def loss(a, t, relevance, valid, weight) -> float:
+        a, t = unit(a), unit(t)
+        harder = a @ t.T
+        for i, positives, negatives in anchors(relevance, valid):
+            for n in negatives:
+                for p in positives:
+                    harder[i, n] = max(harder[i, n], mirrored(t[p], a[i]) @ t[n], mirrored(a[i], t[p]) @ t[n])
+        return inner(harder, relevance, valid, weight)
+
+    return loss
+
+
+def boosted_ensemble(widths, alpha, beta, cost) -> Oracle:
+    def loss(a, t, relevance, valid, weight) -> float:
+        a, t, value, start = unit(a), unit(t), 0.0, 0
+        running, slope = np.zeros(relevance.shape), np.ones(relevance.shape)
+        for learner, width in enumerate(widths, start=1):
+            own = unit(a[:, start : start + width]) @ unit(t[:, start : start + width]).T
+            start += width
+            share = 2 / (learner + 1)
+            running = (1 - share) * running + share * own
+            costs, following = np.zeros(own.shape), np.zeros(own.shape)
+            for i, j in np.ndindex(own.shape):
+                steep = -alpha if relevance[i, j] > 0 else alpha * cost
+                costs[i, j] = slope[i, j] * softplus(steep * (own[i, j] - beta))
+                following[i, j] = abs(steep) / (1 + np.exp(-steep * (running[i, j] - beta)))
+            for chosen in (valid & (relevance > 0), valid & (relevance <= 0)):
+                value += mean(list(costs[chosen]), list(weight[chosen]))
+            slope = following
+        return value
+
+    return loss
+
+
+def hard_concept(inner: PairOracle, count: int) -> Oracle:
+    def loss(a, t, relevance, valid, weight) -> float:
+        a, t, kept = unit(a), unit(t), valid.copy()
+        for i, positives, negatives in anchors(relevance, valid):
+            alike = {n: max([t[p] @ t[n] for p in positives], default=0.0) for n in negatives}
+            if positives:
+                kept[i, sorted(negatives, key=lambda n: -alike[n])[count:]] = False
+        return inner(a @ t.T, relevance, kept, weight * kept)
 
     return loss

@@ -185,4 +185,18 @@ CASES = [
         judges_unknown=True,
     ),
     Case("quadruplet", losses.QuadrupletLoss, oracle.quadruplet(0.2, 0.1, 0.5), monotone=False),
+    Case(
+        "hardness-aware",
+        lambda: losses.HardnessAwareLoss(losses.ContrastiveLoss(1.5), hardness=0.3),
+        oracle.hardness_aware(oracle.contrastive(1.5), 0.3),
+        monotone=False,
+        exact_gradient=False,
+    ),
+    Case(
+        "facility location",
+        lambda: losses.FacilityLocationLoss(0.6),
+        oracle.facility_location(0.6),
+        monotone=False,
+        counts=False,
+    ),
 ]

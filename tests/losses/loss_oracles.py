@@ -429,3 +429,42 @@ def quadruplet(margin, far_margin, far_weight) -> Oracle:
         return triplet(margin)(score, relevance, valid, weight) + far_weight * mean(terms, weights)
 
     return loss
+
+
+def hardness_aware(inner: Oracle, hardness: float) -> Oracle:
+    def loss(score, relevance, valid, weight) -> float:
+        plain = max(inner(score, relevance, valid, weight), 1e-6)
+        moved = score.copy()
+        for i, (positives, negatives, s, _) in enumerate(rows(score, relevance, valid, weight)):
+            for n in negatives if positives else []:
+                farthest = max(distance(s[p], "euclidean") for p in positives)
+                away = distance(s[n], "euclidean")
+                if away > farthest:
+                    moved[i, n] = 1 - (farthest + (away - farthest) * np.exp(-hardness / plain)) ** 2 / 2
+        return inner(moved, relevance, valid, weight)
+
+    return loss
+
+
+def facility_location(margin: float) -> Oracle:
+    def loss(score, relevance, valid, weight) -> float:
+        positive = valid & (relevance > 0)
+        served = [i for i in range(len(score)) if positive[i].any()]
+        if not served:
+            return 0.0
+
+        def away(i, j) -> float:
+            return distance(score[i, j], "euclidean") if valid[i, j] else 3.0
+
+        def gain(chosen) -> float:
+            servers = [min(chosen, key=lambda j: away(i, j)) for i in served]
+            wrong = mean([float(not positive[i, j]) for i, j in zip(served, servers, strict=True)])
+            return margin * wrong - mean([away(i, j) for i, j in zip(served, servers, strict=True)])
+
+        chosen: list[int] = []
+        for _ in range(int(positive.any(axis=0).sum())):
+            chosen.append(max((j for j in range(score.shape[1]) if j not in chosen), key=lambda j: gain([*chosen, j])))
+        right = mean([min(away(i, j) for j in np.flatnonzero(positive[i])) for i in served])
+        return max(0.0, gain(chosen) + right)
+
+    return loss

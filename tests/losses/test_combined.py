@@ -188,3 +188,45 @@ def test_a_streamed_loss_of_nothing_is_0_with_a_graph():
 def test_a_loss_of_the_whole_matrix_cannot_be_streamed(loss):
     with pytest.raises(ValueError, match=f"{type(loss).__name__} looks at the whole matrix at once"):
         StreamedLoss(loss)
+
+
+YAML = """
+loss:
+  class_path: xmodal.losses.CombinedObjective
+  init_args:
+    losses:
+      - class_path: xmodal.losses.InfoNCELoss
+        init_args: {temperature: 0.05, direction_weights: [2, 1]}
+      - class_path: xmodal.losses.TripletLoss
+        init_args: {margin: 0.2, mining: hard}
+      - class_path: xmodal.losses.SpreadOutRegularizer
+    weights: [1.0, 0.5, 0.1]
+    miner: {class_path: xmodal.losses.MultiSimilarityMiner, init_args: {epsilon: 0.2}}
+    memory: {class_path: xmodal.losses.CrossModalMemory, init_args: {dim: 4, size: 8}}
+"""
+
+
+def parser():
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--loss", type=PairwiseLoss | losses.EmbeddingLoss)
+    return parser
+
+
+def test_an_objective_with_all_its_parts_is_written_in_yaml():
+    made = parser().instantiate_classes(parser().parse_string(YAML)).loss
+    assert [type(each).__name__ for each in made.losses] == ["InfoNCELoss", "TripletLoss", "SpreadOutRegularizer"]
+    assert made.weights == [1.0, 0.5, 0.1]
+    assert made.losses[0].direction_weights == (2.0, 1.0)
+    assert made.losses[1].mining == "hard"
+    assert made.miner.epsilon == 0.2
+    assert made.memory.size == 8
+    assert made(AUDIO, TEXT, RELEVANCE, audio_keys=AUDIO_KEYS, text_keys=TEXT_KEYS).isfinite()
+
+
+def test_a_typo_in_yaml_is_answered_by_name():
+    from jsonargparse import ArgumentError
+
+    with pytest.raises(ArgumentError, match="margins"):
+        parser().parse_string(YAML.replace("margin: 0.2", "margins: 0.2"))

@@ -1,10 +1,25 @@
 """Training objectives on (score, relevance, valid, weight); :mod:`xmodal.losses.base` states what they share."""
 
+from xmodal.losses.anchors import LearnedAnchors, MetaClassLoss, ProxyGraphLoss
 from xmodal.losses.base import EmbeddingLoss, PairwiseLoss, apply_loss
 from xmodal.losses.combined import CombinedObjective, StreamedLoss
-from xmodal.losses.concepts import FStatisticLoss, GroupLoss, HierarchicalTripletLoss
+from xmodal.losses.concepts import (
+    ClusterContrastLoss,
+    FacilityLocationLoss,
+    FStatisticLoss,
+    GroupLoss,
+    HierarchicalTripletLoss,
+)
+from xmodal.losses.ensembles import BoostedEnsembleLoss, DivideAndConquerLoss
+from xmodal.losses.generators import (
+    AdversarialNegativeLoss,
+    EmbeddingExpansionLoss,
+    HardnessAwareLoss,
+    SymmetricalSynthesisLoss,
+)
 from xmodal.losses.geometry import (
     AngularLoss,
+    HardConceptLoss,
     NPairLoss,
     PointToSetLoss,
     RobustMarginLoss,
@@ -61,11 +76,14 @@ from xmodal.losses.structured import (
 from xmodal.losses.triple import QuadrupletLoss, TripletLoss
 
 __all__ = [
+    "AdversarialNegativeLoss",
     "AlignmentUniformityLoss",
     "AngularLoss",
     "BinomialDevianceLoss",
     "BlackboxRankLoss",
+    "BoostedEnsembleLoss",
     "CircleLoss",
+    "ClusterContrastLoss",
     "CombinedObjective",
     "ContrastiveLoss",
     "CrossModalMemory",
@@ -73,14 +91,19 @@ __all__ = [
     "DistanceBinMiner",
     "DistanceWeightedMiner",
     "DiversityRegularizer",
+    "DivideAndConquerLoss",
+    "EmbeddingExpansionLoss",
     "EmbeddingLoss",
     "FStatisticLoss",
+    "FacilityLocationLoss",
     "FastAPLoss",
     "GeneralizedLiftedLoss",
     "GroupLoss",
+    "HardConceptLoss",
     "HardNegativeMiner",
     "HardPairMiner",
     "HardestSupportLoss",
+    "HardnessAwareLoss",
     "HierarchicalTripletLoss",
     "HighOrderLoss",
     "HistogramLoss",
@@ -88,9 +111,11 @@ __all__ = [
     "IntraPairVarianceLoss",
     "JointRepresentationRegularizer",
     "LatentCoincidenceLoss",
+    "LearnedAnchors",
     "LiftedStructureLoss",
     "LogRatioLoss",
     "MarginLoss",
+    "MetaClassLoss",
     "Miner",
     "MultiSimilarityLoss",
     "MultiSimilarityMiner",
@@ -100,6 +125,7 @@ __all__ = [
     "PairwiseLoss",
     "PointToSetLoss",
     "ProxyAnchorLoss",
+    "ProxyGraphLoss",
     "QuadrupletLoss",
     "RankedListLoss",
     "RhoMiner",
@@ -113,6 +139,7 @@ __all__ = [
     "SpreadInstanceLoss",
     "SpreadOutRegularizer",
     "StreamedLoss",
+    "SymmetricalSynthesisLoss",
     "TripletLoss",
     "TripletUpperBoundLoss",
     "TupletMarginLoss",

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from xmodal.losses.base import EmbeddingLoss, Graded, Pairs, ratio_of_sums
-from xmodal.losses.numerics import check_range, masked_logsumexp, sum_over_positives
+from xmodal.losses.base import EmbeddingLoss, Graded, Pairs, PairwiseLoss, ratio_of_sums
+from xmodal.losses.numerics import check_range, distance, masked_logsumexp, sum_over_positives
+from xmodal.losses.softmax import InfoNCELoss
 
 
 class HierarchicalTripletLoss(EmbeddingLoss):
@@ -173,6 +174,108 @@ class FStatisticLoss(EmbeddingLoss):
         likelihood = _RegularizedBeta.apply(share.clamp(1e-12, 1.0 - 1e-5), (freedom / 2).expand_as(share))
         best = likelihood.clamp(min=1e-37).topk(min(self.dims, others.shape[1]), dim=1).values
         return ratio_of_sums((-best.log().mean(dim=1) * counted, counted.to(others.dtype)))
+
+
+class ClusterContrastLoss(EmbeddingLoss):
+    """Audio and its texts against the centres of audio clusters, for audio without labels.
+
+    The audio vectors of the batch are clustered by k-means; the soft-max cross-entropy of each audio against its own
+    cluster's centre is added to that of each text against the centres of its audio. Centres are constants for the
+    gradient. (The other half of the paper, attention that moves with the picture, has no counterpart in a loss here.)
+
+    Args:
+        clusters: Number of clusters; at most as many as there are audio.
+        temperature: Divides the cosines.
+        rounds: Of k-means.
+
+    References:
+        Li et al., "Unsupervised deep metric learning with transformed attention consistency and contrastive clustering
+        loss", ECCV 2020.
+    """
+
+    method_ids: ClassVar[tuple[str, ...]] = ("5.02",)
+
+    def __init__(self, clusters: int = 16, *, temperature: float = 0.1, rounds: int = 10) -> None:
+        super().__init__()
+        check_range("clusters", clusters, 1)
+        check_range("rounds", rounds, 0)
+        self.clusters, self.rounds = clusters, rounds
+        self.cross_entropy = InfoNCELoss(temperature, learn_temperature=False, direction_weights=(1.0, 0.0))
+
+    def compute(
+        self, audio: Float[Tensor, "audio dim"], text: Float[Tensor, "text dim"], pairs: Pairs
+    ) -> Float[Tensor, ""]:
+        """Both cross-entropies."""
+        with torch.no_grad():
+            centres = spherical_kmeans(audio, min(self.clusters, len(audio)), self.rounds)
+            own = F.one_hot((audio @ centres.T).argmax(dim=1), len(centres)).to(audio.dtype)
+            of_texts = pairs.positive_weight.T @ own
+        loss: Tensor = self.cross_entropy(audio @ centres.T, own)
+        return loss + self.cross_entropy(text @ centres.T, of_texts)
+
+
+def spherical_kmeans(x: Float[Tensor, "items dim"], clusters: int, rounds: int) -> Float[Tensor, "clusters dim"]:
+    """Unit centres of unit vectors, first the item nearest to the mean, then always the farthest from the others."""
+    centres = x[(x @ x.mean(dim=0)).argmax()][None]
+    for _ in range(clusters - 1):
+        centres = torch.cat([centres, x[(x @ centres.T).amax(dim=1).argmin()][None]])
+    for _ in range(rounds):
+        own = F.one_hot((x @ centres.T).argmax(dim=1), clusters).to(x.dtype)
+        sums = own.T @ x
+        centres = torch.where(sums.norm(dim=1, keepdim=True) > 1e-6, F.normalize(sums, dim=1), centres)
+    return centres
+
+
+class FacilityLocationLoss(PairwiseLoss):
+    """The right texts must serve the audio better than any other choice of as many texts.
+
+    A set S of texts serves an audio at the distance of its nearest member. The loss is
+    ``max(0, max_S [margin * wrong(S) - cost(S)] + right)``: ``cost`` is the mean distance to the nearest member,
+    ``wrong`` the share of audio whose nearest member is not right, ``right`` the mean distance to the nearest right
+    text. S has as many texts as have a positive and is found by greedy choice. The paper's ``wrong``, one minus
+    mutual information, needs a partition; here a text may have many audio and an audio many texts. Audio without a
+    positive are left out, and weights only choose the pairs.
+
+    Args:
+        margin: Cost of a wholly wrong assignment.
+        direction_weights: Weights of texts that serve audio, and of audio that serve texts.
+
+    References:
+        Oh Song et al., "Deep metric learning via facility location", CVPR 2017.
+    """
+
+    method_ids: ClassVar[tuple[str, ...]] = ("1.07",)
+
+    def __init__(self, margin: float = 1.0, *, direction_weights: tuple[float, float] = (1.0, 0.0)) -> None:
+        super().__init__(direction_weights)
+        check_range("margin", margin, 0.0)
+        self.margin = margin
+
+    def one_direction(self, pairs: Pairs) -> Float[Tensor, ""]:
+        """The columns serve the rows."""
+        served = pairs.positive.any(dim=1)
+        if not served.any():
+            return pairs.score.new_zeros(())
+        # What is not known to be right or wrong serves nobody: farther than any known text.
+        away = distance(pairs.score, "euclidean").masked_fill(~pairs.valid, 3.0)[served]
+        positive = pairs.positive[served]
+        right = away.masked_fill(~positive, 3.0).amin(dim=1).mean()
+        with torch.no_grad():
+            chosen = self._greedy(away, positive, int(pairs.positive.any(dim=0).sum()))
+        return F.relu(self._gain(away[:, chosen], positive[:, chosen]) + right)
+
+    def _gain(self, away: Tensor, positive: Tensor) -> Tensor:
+        nearest, server = away.min(dim=1)
+        wrong = ~positive.gather(1, server[:, None])[:, 0]
+        return self.margin * wrong.to(away.dtype).mean() - nearest.mean()
+
+    def _greedy(self, away: Tensor, positive: Tensor, size: int) -> list[int]:
+        chosen: list[int] = []
+        for _ in range(size):
+            rest = [j for j in range(away.shape[1]) if j not in chosen]
+            gains = torch.stack([self._gain(away[:, [*chosen, j]], positive[:, [*chosen, j]]) for j in rest])
+            chosen.append(rest[int(gains.argmax())])
+        return chosen
 
 
 class _RegularizedBeta(torch.autograd.Function):

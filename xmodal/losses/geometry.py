@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from xmodal.losses.base import EmbeddingLoss, Graded, Pairs, ratio_of_sums
+from xmodal.losses.base import EmbeddingLoss, Graded, Pairs, PairwiseLoss, ratio_of_sums
 from xmodal.losses.numerics import (
     check_range,
     masked_logsumexp,
@@ -18,6 +18,7 @@ from xmodal.losses.numerics import (
     sum_over_positives,
 )
 from xmodal.losses.softmax import InfoNCELoss
+from xmodal.losses.triple import top
 
 
 class NPairLoss(EmbeddingLoss):
@@ -227,3 +228,38 @@ class PointToSetLoss(EmbeddingLoss):
         if not total:
             return anchors.new_zeros(())
         return torch.stack(total).sum() / torch.stack(count).sum()
+
+
+class HardConceptLoss(EmbeddingLoss):
+    """A loss that meets only the negatives most like its positives.
+
+    Of an anchor's negatives those stay that are closest to one of its positives, as vectors of their own side: the
+    tags most easily taken for the right ones, whatever the anchor's own vector says. What is chosen is constant for
+    the gradient.
+
+    Args:
+        loss: The inner loss on scores; the paper adds a soft-max and a triplet loss.
+        negatives: How many an anchor keeps.
+
+    References:
+        Suh et al., "Stochastic class-based hard example mining for deep metric learning", CVPR 2019.
+    """
+
+    method_ids: ClassVar[tuple[str, ...]] = ("4.10",)
+
+    def __init__(self, loss: PairwiseLoss, *, negatives: int = 16) -> None:
+        super().__init__(loss.direction_weights)
+        check_range("negatives", negatives, 1)
+        self.loss, self.negatives = loss, negatives
+
+    def one_direction(
+        self, anchors: Float[Tensor, "anchors dim"], others: Float[Tensor, "others dim"], pairs: Pairs
+    ) -> Float[Tensor, ""]:
+        """The inner loss of the chosen pairs."""
+        with torch.no_grad():
+            alike = max_over_positives(
+                lambda rows, columns: others[columns] @ others.T, pairs.positive, torch.full_like(pairs.score, -2.0)
+            )
+            chosen = pairs.positive | top(alike, pairs.negative, self.negatives)
+            chosen |= ~pairs.positive.any(dim=1, keepdim=True)  # nothing to be like: all negatives stay
+        return self.loss.one_direction(pairs.weighted(chosen.to(pairs.score.dtype)))
