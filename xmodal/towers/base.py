@@ -111,7 +111,7 @@ class TextTower(nn.Module, Configurable, ABC):
     Attributes:
         feature_dim: Length of the vectors.
         max_tokens: Tokens that one chunk holds; longer texts become several chunks.
-        frozen: The vectors depend on the text alone and never change in training, so they may be cached.
+        frozen: What :meth:`read` gives depends on the text alone and never changes in training, so it may be cached.
         asset_prefixes: Prefixes of the state dict whose tensors :meth:`save_assets` writes.
     """
 
@@ -131,6 +131,14 @@ class TextTower(nn.Module, Configurable, ABC):
     @abstractmethod
     def encode(self, batch: TextBatch) -> Float[Tensor, "texts feature_dim"]:
         """One feature vector a text, its chunks pooled."""
+
+    def read(self, batch: TextBatch) -> list[Tensor]:
+        """The part of ``encode`` that a frozen tower never trains, text by text; what a cache keeps."""
+        return list(self.encode(batch))
+
+    def combine(self, readings: Sequence[Tensor]) -> Float[Tensor, "texts feature_dim"]:
+        """The rest of ``encode``: ``combine(read(batch))`` equals ``encode(batch)``."""
+        return torch.stack(list(readings))
 
     def forward(self, texts: Sequence[str]) -> Float[Tensor, "texts feature_dim"]:
         """Tokenise and encode on the device of the tower's weights."""

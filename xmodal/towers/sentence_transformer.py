@@ -15,12 +15,12 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import xmodal.compat  # noqa: F401  (sentence_transformers imports torchaudio where that is installed)
@@ -48,6 +48,10 @@ class SentenceTransformerTower(TextTower):
         max_tokens: Tokens of a chunk, special tokens included; ``None`` means as many as the encoder was made for.
         chunk_overlap: Tokens that a chunk shares with the one before.
         chunk_pooling: ``"mean"`` weighs each chunk by its new tokens; ``"max"`` takes the largest of each feature.
+        token_heads: Add a trained :class:`TokenAttention` of so many heads over the encoder's token vectors, beside
+            the encoder's own vector; 0 leaves it out. A sentence that names many things is a blur in one pooled
+            vector; the heads can each pick out what they look for, even where the encoder itself is frozen.
+        token_dropout: Dropout on the features of those heads in training.
 
     Raises:
         ModelError: If the encoder cannot be found or loaded.
@@ -63,6 +67,8 @@ class SentenceTransformerTower(TextTower):
         max_tokens: int | None = None,
         chunk_overlap: int = 32,
         chunk_pooling: Literal["mean", "max"] = "mean",
+        token_heads: int = 0,
+        token_dropout: float = 0.1,
     ) -> None:
         super().__init__()
         if chunk_pooling not in ("mean", "max"):
@@ -86,7 +92,14 @@ class SentenceTransformerTower(TextTower):
         self.normalises = type(list(self.encoder)[-1]).__name__ == "Normalize"
         self.encoder.requires_grad_(trainable)
         with torch.no_grad():
-            self.feature_dim = self._chunk_vectors(self.tokenize(["a"]).inputs).shape[1]
+            tokens, vectors = self._chunk_vectors(self.tokenize(["a"]).inputs)
+        self.feature_dim = vectors.shape[1]
+        self.token_head: TokenAttention | None = None
+        if token_heads:
+            if tokens[0].shape[1] != self.feature_dim:
+                raise ModelError(f"{model} has token vectors of another width than its text vectors: no token_heads")
+            self.token_head = TokenAttention(self.feature_dim, token_heads, token_dropout)
+            self.feature_dim *= 2
         self.train(self.training)
 
     def tokenize(self, texts: Sequence[str]) -> TextBatch:
@@ -111,16 +124,41 @@ class SentenceTransformerTower(TextTower):
         return TextBatch(inputs, owner, len(texts))
 
     def encode(self, batch: TextBatch) -> Float[Tensor, "texts feature_dim"]:
-        """One vector a text, of unit length where the encoder itself normalises."""
+        """One vector a text; without token heads of unit length where the encoder itself normalises."""
+        return self.combine(self.read(batch))
+
+    def read(self, batch: TextBatch) -> list[Tensor]:
+        """What the encoder says of each text: its vector, or with token heads a row for it and one for each token."""
         inputs = dict(batch.inputs)
         weight = inputs.pop("chunk_weight")[:, None]
         if self.frozen:
             # A cached vector must equal a fresh one, so neither autocast nor dropout may reach a frozen encoder.
             with torch.no_grad(), torch.autocast(batch.owner.device.type, enabled=False):
-                vectors = self._chunk_vectors(inputs)
+                tokens, vectors = self._chunk_vectors(inputs)
         else:
-            vectors = self._chunk_vectors(inputs)
-        vectors = vectors.float()
+            tokens, vectors = self._chunk_vectors(inputs)
+        pooled = self._pool_chunks(vectors.float(), batch, weight)
+        if self.token_head is None:
+            return list(pooled)
+        of_text: list[list[Tensor]] = [[vector[None]] for vector in pooled]
+        for text, chunk in zip(batch.owner.tolist(), tokens, strict=True):
+            of_text[text].append(chunk.float())
+        return [torch.cat(rows) for rows in of_text]
+
+    def combine(self, readings: Sequence[Tensor]) -> Float[Tensor, "texts feature_dim"]:
+        """The vectors as they are, or through the token heads."""
+        return torch.stack(list(readings)) if self.token_head is None else self.token_head(readings)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode for the token heads, and for the encoder unless it is frozen."""
+        nn.Module.train(self, mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def _pool_chunks(
+        self, vectors: Float[Tensor, "chunks width"], batch: TextBatch, weight: Tensor
+    ) -> Float[Tensor, "texts width"]:
         if self.chunk_pooling == "mean":
             total = weight.new_zeros(batch.count, 1).index_add(0, batch.owner, weight)
             pooled = vectors.new_zeros(batch.count, vectors.shape[1])
@@ -152,22 +190,63 @@ class SentenceTransformerTower(TextTower):
             "prompt": self._prompt(),
             "chunk_overlap": self.chunk_overlap,
             "chunk_pooling": self.chunk_pooling,
+            "token_heads": 0 if self.token_head is None else self.token_head.heads,
         }
 
     def _prompt(self) -> str:
         """What the encoder puts before every text unless told otherwise; most put nothing."""
         return self.encoder.prompts.get(self.encoder.default_prompt_name or "") or ""
 
-    def _chunk_vectors(self, inputs: dict[str, Tensor]) -> Float[Tensor, "chunks feature_dim"]:
-        """Vectors of the chunks, a few at a time and alike in length, so that little padding is computed."""
+    def _chunk_vectors(self, inputs: dict[str, Tensor]) -> tuple[list[Tensor], Float[Tensor, "chunks width"]]:
+        """Token vectors and vectors of the chunks, a few at a time and alike in length, so that little is padding."""
         inputs = {name: tensor for name, tensor in inputs.items() if name != "chunk_weight"}
         order = inputs["attention_mask"].sum(dim=1).argsort(stable=True)
+        tokens: list[Tensor] = []
         parts = []
         for rows in order.split(_CHUNKS_AT_ONCE):
             used = inputs["attention_mask"][rows].any(dim=0)
             part = {name: tensor[rows][:, used] for name, tensor in inputs.items()}
-            parts.append(self.encoder(part)["sentence_embedding"])
-        return torch.cat(parts)[order.argsort()]
+            mask = part["attention_mask"].bool()  # taken out first: the encoder may change what it is given
+            out = self.encoder(part)
+            parts.append(out["sentence_embedding"])
+            tokens += [chunk[there] for chunk, there in zip(out["token_embeddings"], mask, strict=True)]
+        back = order.argsort()
+        return [tokens[place] for place in back.tolist()], torch.cat(parts)[back]
+
+
+class TokenAttention(nn.Module):
+    """Heads that each weigh a text's tokens in their own way, beside the text's own vector.
+
+    Head k takes the softmax over the tokens of a learned linear score, and with it the mean of its slice of the
+    tokens' values (a linear map with GELU): the attentive pooling of Lin et al., "A structured self-attentive
+    sentence embedding", ICLR 2017, with values split among the heads.
+
+    Args:
+        width: Width of the token vectors and of the text's vector; a multiple of ``heads``.
+        heads: Number of heads.
+        dropout: Dropout on the result in training.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        if heads < 1 or width % heads:
+            raise ValueError(f"token_heads must divide the encoder's width of {width}, got {heads}")
+        self.heads = heads
+        self.values = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
+        self.scores = nn.Linear(width, heads)
+        self.output = nn.Sequential(nn.LayerNorm(2 * width), nn.Dropout(dropout))
+
+    def forward(self, readings: Sequence[Float[Tensor, "rows width"]]) -> Float[Tensor, "texts features"]:
+        """Features of twice the width; a reading is the text's vector and then its token vectors."""
+        whole = torch.stack([reading[0] for reading in readings])
+        tokens = nn.utils.rnn.pad_sequence([reading[1:] for reading in readings], batch_first=True)
+        counts = torch.tensor([len(reading) - 1 for reading in readings], device=tokens.device)
+        padding = torch.arange(tokens.shape[1], device=tokens.device) >= counts[:, None]
+        weights = self.scores(tokens).masked_fill(padding[:, :, None], -torch.inf).softmax(dim=1)
+        values = self.values(tokens).unflatten(2, (self.heads, -1))
+        attended = torch.einsum("nlk,nlkc->nkc", weights, values).flatten(1)
+        features: Tensor = self.output(torch.cat([attended, whole], dim=1))
+        return features
 
 
 def _token_limit(encoder: SentenceTransformer) -> int:
