@@ -6,9 +6,10 @@ compositions and wordings are disjoint. Playing needs the extra ``xmodal[demo]``
 """
 
 from xmodal.data.demo.captions import captions_for, prompts
-from xmodal.data.demo.composer import Composition, compose
+from xmodal.data.demo.composer import compose
 from xmodal.data.demo.corpus import CorpusReport, build_corpus
 from xmodal.data.demo.render import render
+from xmodal.data.demo.score import Composition
 from xmodal.data.demo.vocabulary import UNSEEN_WORDS, WORDS
 
 __all__ = [

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from xmodal.data.demo.composer import Composition
+from xmodal.data.demo.score import Composition
 from xmodal.data.demo.vocabulary import WORDS
 
 SPLITS = ("train", "validation", "test")

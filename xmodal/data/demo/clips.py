@@ -15,7 +15,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from xmodal.data.demo.captions import KINDS, captions_for
-from xmodal.data.demo.composer import Composition, compose
+from xmodal.data.demo.composer import compose
+from xmodal.data.demo.score import Composition
 
 Renderer: TypeAlias = Callable[[Composition, int], np.ndarray]
 _WAVE_HEADER_BYTES = 44

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from xmodal.data.demo.composer import Composition, Part
+from xmodal.data.demo.score import Composition, Part
 from xmodal.data.demo.soundfont import soundfont_path, tuned
 
 # Decibels against the lead, for parts of equal loudness.

@@ -30,7 +30,7 @@ BUSY_ABOVE = 7.0
 LOW_BELOW = 56.0
 """Mean MIDI pitch of the lead below which its register is low."""
 
-HIGH_ABOVE = 76.0
+HIGH_ABOVE = 75.0
 """Mean MIDI pitch of the lead above which its register is high."""
 
 
