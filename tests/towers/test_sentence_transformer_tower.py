@@ -90,7 +90,7 @@ def test_a_frozen_tower_gives_the_same_vectors_in_training_and_under_autocast(to
     expected = tower.eval()([LONG, "w1"])
     tower.train()
     assert tower.frozen
-    assert not any(module.training for module in tower.modules())
+    assert not any(module.training for module in tower.encoder.modules())
     assert torch.equal(tower([LONG, "w1"]), expected)
     with torch.autocast("cpu", torch.bfloat16):
         found = tower([LONG, "w1"])
@@ -102,6 +102,43 @@ def test_the_vectors_of_a_frozen_tower_can_be_trained_upon(tower):
     projection = torch.nn.Linear(tower.feature_dim, 2)
     projection(tower(["w1"])).sum().backward()
     assert projection.weight.grad.any()
+
+
+@torch.no_grad()
+def test_each_token_head_weighs_the_tokens_of_every_chunk_in_its_own_way(tiny_encoder):
+    tower = SentenceTransformerTower(str(tiny_encoder), max_tokens=16, chunk_overlap=4, token_heads=4).eval()
+    head = tower.token_head
+    ids = [4 + number % 200 for number in range(45)]
+    chunks = [torch.tensor([[2, *ids[start : start + 14], 3]]) for start in (0, 10, 20, 30, 40)]
+    outs = [tower.encoder({"input_ids": chunk, "attention_mask": torch.ones_like(chunk)}) for chunk in chunks]
+    tokens = torch.cat([out["token_embeddings"][0] for out in outs])
+    weights = torch.tensor([14.0, 10, 10, 10, 1])[:, None] / 45
+    whole = (torch.cat([out["sentence_embedding"] for out in outs]) * weights).sum(dim=0)
+    values = head.values(tokens)
+    scores = tokens @ head.scores.weight.T + head.scores.bias
+    slices = [scores[:, part].softmax(dim=0) @ values[:, 4 * part : 4 * part + 4] for part in range(4)]
+    expected = head.output(torch.cat([*slices, whole]))
+    assert tower.feature_dim == 32
+    torch.testing.assert_close(tower(["w7", LONG])[1], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_token_heads_of_a_frozen_tower_train_and_its_encoder_does_not(tiny_encoder):
+    tower = SentenceTransformerTower(
+        str(tiny_encoder), max_tokens=16, chunk_overlap=4, token_heads=2, token_dropout=0.5
+    ).train()
+    assert tower.frozen
+    assert tower.token_head.training
+    assert not any(module.training for module in tower.encoder.modules())
+    assert not torch.equal(tower([LONG]), tower([LONG])), "dropout of the heads"
+    (readings,) = tower.read(tower.tokenize([LONG]))
+    assert not readings.requires_grad
+    assert torch.equal(tower.read(tower.tokenize([LONG]))[0], readings)
+    assert tower.combine([readings]).requires_grad
+
+
+def test_token_heads_that_do_not_divide_the_width_are_refused(tiny_encoder):
+    with pytest.raises(ValueError, match="token_heads must divide the encoder's width of 16, got 3"):
+        SentenceTransformerTower(str(tiny_encoder), token_heads=3)
 
 
 def test_a_trainable_tower_trains(tiny_encoder):
@@ -208,6 +245,7 @@ def test_the_identity_names_the_tokenizer_and_the_chunks(tower, tiny_encoder, tm
         SentenceTransformerTower(folder, max_tokens=17, chunk_overlap=4),
         SentenceTransformerTower(folder, max_tokens=16, chunk_overlap=5),
         SentenceTransformerTower(folder, max_tokens=16, chunk_overlap=4, chunk_pooling="max"),
+        SentenceTransformerTower(folder, max_tokens=16, chunk_overlap=4, token_heads=2),
         SentenceTransformerTower(str(tmp_path / "other"), max_tokens=16, chunk_overlap=4),
     ]
     assert all(other.identity() != tower.identity() for other in others)

@@ -44,6 +44,7 @@ TEXT_TOWERS = {
     "bag-words": lambda _: HashedBagOfWordsTower(buckets=500, embed_dim=16, feature_dim=12, pairs=False),
     "frozen": lambda folder: SentenceTransformerTower(str(folder), max_tokens=16, chunk_overlap=4),
     "trainable": lambda folder: SentenceTransformerTower(str(folder), trainable=True, max_tokens=16, chunk_overlap=0),
+    "frozen-heads": lambda folder: SentenceTransformerTower(str(folder), max_tokens=16, chunk_overlap=4, token_heads=4),
     "frozen-max": lambda folder: SentenceTransformerTower(
         str(folder), max_tokens=16, chunk_overlap=4, chunk_pooling="max"
     ),
@@ -278,17 +279,29 @@ def test_no_text_and_a_bare_string_are_refused(text_tower):
 def test_gradients_reach_every_weight_of_a_text_tower_that_is_not_frozen(text_tower):
     text_tower.train()
     vectors = text_tower(TEXTS[:4])
+    trained = {name: weight for name, weight in text_tower.named_parameters() if weight.requires_grad}
     if text_tower.frozen:
-        assert not vectors.requires_grad
-        assert not any(weight.requires_grad for weight in text_tower.parameters())
-        return
-    (vectors * torch.randn(vectors.shape)).sum().backward()
+        assert not any(name.startswith(text_tower.asset_prefixes) for name in trained)
+    assert vectors.requires_grad == bool(trained)
+    if trained:
+        (vectors * torch.randn(vectors.shape)).sum().backward()
     unreached = [
         name
-        for name, weight in text_tower.named_parameters()
+        for name, weight in trained.items()
         if "pooler" not in name and (weight.grad is None or not weight.grad.any())  # BERT's own pooler is not used
     ]
-    assert unreached == []
+    # The same number added to every score of a head leaves its softmax as it was.
+    assert [name for name in unreached if name != "token_head.scores.bias"] == []
+
+
+@torch.no_grad()
+def test_encoding_is_reading_and_combining(text_tower):
+    batch = text_tower.tokenize(TEXTS)
+    readings = text_tower.read(batch)
+    assert len(readings) == len(TEXTS)
+    assert_same_vectors(text_tower.combine(readings), text_tower.encode(batch))
+    one_by_one = [text_tower.read(text_tower.tokenize([text]))[0] for text in TEXTS]
+    assert_same_vectors(text_tower.combine(one_by_one[::-1]).flip(0), text_tower.encode(batch))
 
 
 @torch.no_grad()
