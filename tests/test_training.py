@@ -219,8 +219,17 @@ def test_biases_gains_and_the_losses_scalars_are_not_decayed(tone_tracks, tmp_pa
     groups = module.optimizers().param_groups  # type: ignore[union-attr]
     decayed = {id(p) for group in groups for p in group["params"] if group["weight_decay"] > 0}
     assert decayed == {id(p) for p in module.parameters() if p.requires_grad and p.ndim > 1}
+
+
+def test_only_a_pretrained_encoder_is_trained_at_the_text_rate(tone_tracks, tmp_path):
+    module = tiny_module(text_learning_rate=1e-4)
+    module.network.text.asset_prefixes = ("table.",)  # as if that part came from elsewhere
+    fitted = trainer(tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=0)
+    fitted.fit(module, datamodule=tone_data(tone_tracks))
+    groups = module.optimizers().param_groups  # type: ignore[union-attr]
     slow = {id(p) for group in groups for p in group["params"] if group["initial_lr"] == 1e-4}
-    assert slow == {id(p) for p in module.network.text.parameters()}
+    assert slow == {id(p) for name, p in module.network.text.named_parameters() if name.startswith("table.")}
+    assert slow
 
 
 def test_windows_are_pooled_by_track():

@@ -188,7 +188,15 @@ def _judge(cli: Cli, embedder: Embedder) -> Judged:
 def _reader(cli: Cli) -> Callable[[Sequence[str]], Matrix]:
     """What MiniLM itself says of texts, as unit vectors."""
     module: AlignmentModule = cli.model
-    return lambda texts: normalize(module.frozen_features(list(texts)).cpu(), dim=1)
+
+    width = module.network.text.feature_dim // 2  # half of them are the heads'
+
+    def read(texts: Sequence[str]) -> Matrix:
+        # With token heads a reading is the text's vector and then its tokens'. Block by block: tokens are many.
+        blocks = [module.read_texts(texts[first : first + 512]) for first in range(0, len(texts), 512)]
+        return normalize(torch.stack([reading.reshape(-1, width)[0] for block in blocks for reading in block]), dim=1)
+
+    return read
 
 
 def _baselines(

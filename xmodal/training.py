@@ -60,10 +60,11 @@ class AlignmentModule(pl.LightningModule):
         prompt_loss: Judges tracks against one-tag prompts; None for a copy of ``loss`` with parameters of its own.
         prompt_weight: Weight of that second loss; 0 switches it off.
         learning_rate: Peak rate of AdamW.
-        text_learning_rate: Peak rate of a text tower that is trained; None for a tenth of ``learning_rate``.
+        text_learning_rate: Peak rate of a pretrained text encoder, if it is trained; None: ``learning_rate`` / 10.
         weight_decay: Of matrices and kernels; biases, gains and the loss's own scalars have none.
         warmup: Share of all steps over which the rate rises from 0.
         schedule: What follows: "cosine" to 0, or "constant".
+        text_cache_gigabytes: Memory for what a frozen text encoder said of the texts it has read.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class AlignmentModule(pl.LightningModule):
         weight_decay: float = 0.01,
         warmup: float = 0.05,
         schedule: Literal["cosine", "constant"] = "cosine",
+        text_cache_gigabytes: float = 2.0,
     ) -> None:
         super().__init__()
         if not 0 <= warmup < 1:
@@ -111,7 +113,9 @@ class AlignmentModule(pl.LightningModule):
         self.weight_decay = weight_decay
         self.warmup = warmup
         self.schedule = schedule
-        self._text_cache: dict[str, Tensor] = {}
+        self.text_cache_gigabytes = text_cache_gigabytes
+        self._readings: dict[str, Tensor] = {}
+        self._readings_bytes = 0
         self._window_vectors: list[Tensor] = []
         self._window_rows: list[Tensor] = []
         self._failed_files: set[str] = set()
@@ -122,26 +126,33 @@ class AlignmentModule(pl.LightningModule):
         """Unit vectors of texts; a frozen tower reads each text once in a run."""
         if not self.network.text.frozen:
             return self.network.embed_text(texts)
-        return self.network.embed_text_features(self.frozen_features(texts))
+        return self.network.embed_text_features(self.network.text.combine(self.read_texts(texts)))
 
     @torch.no_grad()
-    def frozen_features(self, texts: Sequence[str], batch_size: int = 128) -> Float[Tensor, "texts features"]:
-        """What the frozen text tower says of texts, before the projection; it reads only those that are new to it."""
-        unread = sorted(set(texts) - self._text_cache.keys(), key=len)
+    def read_texts(self, texts: Sequence[str], batch_size: int = 128) -> list[Tensor]:
+        """What the frozen part of the text tower makes of texts; it reads only those that are new to it."""
+        unread = sorted(set(texts) - self._readings.keys(), key=len)
+        fresh: dict[str, Tensor] = {}
         for first in range(0, len(unread), batch_size):
             chunk = unread[first : first + batch_size]
-            # Outside of autocast, so that training sees the vectors that the finished model will give.
-            with torch.autocast(self.device.type, enabled=False):
-                features = self.network.text.encode(self.network.text.tokenize(chunk).to(self.device))
-            self._text_cache.update(zip(chunk, features.float().cpu(), strict=True))
-        return torch.stack([self._text_cache[text] for text in texts]).to(self.device)
+            read = self.network.text.read(self.network.text.tokenize(chunk).to(self.device))
+            # Token vectors are many, and float16 is exact enough to train on; a single vector is kept as it is.
+            fresh |= {
+                text: reading.half().cpu() if reading.ndim > 1 else reading.cpu()
+                for text, reading in zip(chunk, read, strict=True)
+            }
+        if self._readings_bytes < self.text_cache_gigabytes * 1e9:
+            self._readings |= fresh
+            self._readings_bytes += sum(reading.nbytes for reading in fresh.values())
+        known = self._readings | fresh if fresh.keys() - self._readings.keys() else self._readings
+        return [known[text].float().to(self.device) for text in texts]
 
     # -- training -----------------------------------------------------------------------------------------------
 
     def training_step(self, batch: PairBatch, _batch_index: int) -> Tensor | None:
         """Loss of one batch; None, which skips the step, if fewer than two of its tracks could be decoded."""
         self._count_failures(batch.failures)
-        size = len(batch.texts)
+        size = len(batch.features)
         if size < 2:
             return None
         audio = self.network.embed_audio_features(batch.features, batch.valid_frames)
@@ -158,10 +169,11 @@ class AlignmentModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with a warm-up; groups by tower, and without decay where decay means nothing."""
         groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        pretrained = tuple(f"network.text.{prefix}" for prefix in self.network.text.asset_prefixes) or ("-",)
         for name, parameter in self.named_parameters():
             if not parameter.requires_grad:
                 continue
-            rate = self.text_learning_rate if name.startswith("network.text.") else self.learning_rate
+            rate = self.text_learning_rate if name.startswith(pretrained) else self.learning_rate
             decay = self.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
         optimizer = torch.optim.AdamW(

@@ -162,12 +162,24 @@ def test_prompts_name_tags_of_the_batch_and_an_unknown_kind_is_not_a_negative(ca
     assert not batch.prompt_valid[2].any()
 
 
-def test_a_track_without_captions_gets_a_text_from_its_tags(tracks):
+def test_a_track_without_captions_gets_a_text_from_its_tags(tracks, cached):
     bare = Track(id="bare", path=tracks[0].path, tags={"mood": ("calm",), "instrument": ("flute",)})
-    texts = {TrainingSet.caption(bare, random.Random(seed)).text for seed in range(20)}
-    assert any("calm" in text for text in texts)
-    assert any("flute" in text for text in texts)
-    assert all(TrainingSet.caption(bare, random.Random(seed)).requires for seed in range(20))
+    draw = TrainingSet(cached).draw
+    drawn = [draw(bare, random.Random(seed))[0] for seed in range(20)]
+    assert any("calm" in caption.text for caption in drawn)
+    assert any("flute" in caption.text for caption in drawn)
+    assert all(caption.requires for caption in drawn)
+
+
+def test_several_texts_of_a_track_are_all_right_for_it(cached):
+    batch = TrainingSet(cached, captions=2).__getitems__([(index, 0) for index in range(4)])
+    assert len(batch.texts) == 8
+    assert batch.texts[0] != batch.texts[1]
+    assert batch.features.shape[0] == 4
+    for text in range(8):
+        assert batch.relevance[text // 2, text]
+    more = TrainingSet(cached, captions=9).__getitems__([(0, 0)])
+    assert sorted(more.texts) == ["a steady low tone", "low and steady"]
 
 
 def test_evaluation_texts_are_distinct_and_keep_every_right_track(tracks):

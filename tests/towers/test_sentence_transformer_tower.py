@@ -300,3 +300,57 @@ def test_the_default_is_found_without_importing_its_package(minilm):
     assert minilm.feature_dim == 384
     assert minilm.frozen
     assert Path(minilm.config["init_args"]["model"]).name == "all-MiniLM-L6-v2"
+
+
+@pytest.fixture(scope="module")
+def headed(tiny_encoder):
+    torch.manual_seed(0)
+    return SentenceTransformerTower(str(tiny_encoder), max_tokens=16, chunk_overlap=4, token_heads=4, token_dropout=0.5)
+
+
+def test_token_heads_are_attention_over_each_texts_own_tokens(headed):
+    """Oracle: the formula text by text, on the token vectors that sentence-transformers itself gives."""
+    head = headed.eval().token_head
+    texts = ["w1 w2 w3", "w7"]
+    found = headed(texts)
+    for text, vector in zip(texts, found, strict=True):
+        tokens = headed.encoder.encode(text, output_value="token_embeddings", convert_to_tensor=True).clone()
+        whole = headed.encoder.encode(text, convert_to_tensor=True).clone()
+        attention = head.scores(tokens).softmax(dim=0)
+        values = head.values(tokens).reshape(len(tokens), 4, 4)
+        attended = (attention[:, :, None] * values).sum(dim=0).reshape(16)
+        expected = head.output(torch.cat([attended, whole]))
+        torch.testing.assert_close(vector, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_what_a_cache_keeps_gives_the_same_vectors(headed):
+    headed.eval()
+    batch = headed.tokenize([LONG, "w1", "w2 w3"])
+    readings = headed.read(batch)
+    assert [reading.ndim for reading in readings] == [2, 2, 2]
+    assert len(readings[1]) == 1 + 3  # the text's vector, then [CLS] w1 [SEP]
+    assert torch.equal(headed.combine(readings), headed.encode(batch))
+    torch.testing.assert_close(headed.combine(readings[::-1]).flip(0), headed.encode(batch), atol=1e-6, rtol=0)
+
+
+def test_every_token_of_a_long_text_reaches_the_heads(headed):
+    headed.eval()
+    words = [f"w{number}" for number in range(45)]
+    changed = [*words[:-1], "w199"]
+    difference = headed([" ".join(words)]) - headed([" ".join(changed)])
+    assert difference[:, :16].abs().max() > 1e-4  # the heads' half; the other half is the pooled vector
+
+
+def test_heads_train_over_a_frozen_encoder(headed):
+    headed.train()
+    assert headed.frozen
+    assert headed.token_head.training
+    assert not any(module.training for module in headed.encoder.modules())
+    headed(["w1 w2"]).sum().backward()
+    assert all(parameter.grad is None for parameter in headed.encoder.parameters())
+    assert headed.token_head.scores.weight.grad.any()
+    assert headed.token_head.values[1].weight.grad.any()
+    assert not torch.equal(headed(["w1 w2"]), headed(["w1 w2"]))  # dropout
+    assert headed.identity()["token_heads"] == 4
+    with pytest.raises(ValueError, match="must divide"):
+        SentenceTransformerTower(headed.config["init_args"]["model"], max_tokens=16, chunk_overlap=4, token_heads=5)

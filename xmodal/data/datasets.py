@@ -34,12 +34,12 @@ class Features:
 
 @dataclass
 class PairBatch:
-    """A training batch: tracks, one text each, and optionally prompts that name one tag.
+    """A training batch: tracks, one or more texts of each, and optionally prompts that name one tag.
 
     Attributes:
         features: ``[tracks, bands, frames]``, what ``AudioTower.features`` gives.
         valid_frames: Frames of each that are audio and not padding.
-        texts: One text a track.
+        texts: Texts of the tracks, those of one track in a row.
         relevance: ``[tracks, texts]``.
         prompts: Texts that name one tag each; may be empty.
         prompt_relevance: ``[tracks, prompts]``.
@@ -198,16 +198,20 @@ class CachedWindowSet(Dataset[Features | AudioError]):
 
 
 class TrainingSet(Dataset[tuple[int, int]]):
-    """Pairs of a window and a text of the same track, drawn anew each epoch.
+    """Pairs of a window and texts of the same track, drawn anew each epoch.
 
     Args:
         windows: The tracks' windows, cached or not.
+        captions: How many texts of each track to draw; a track that has fewer gives those.
         tag_prompts: How many one-tag prompts to add to each batch.
         seed: Base of all draws.
     """
 
-    def __init__(self, windows: WindowSet | CachedWindowSet, *, tag_prompts: int = 0, seed: int = 0) -> None:
+    def __init__(
+        self, windows: WindowSet | CachedWindowSet, *, captions: int = 1, tag_prompts: int = 0, seed: int = 0
+    ) -> None:
         self.windows = windows
+        self.captions = captions
         self.tracks = windows.tracks
         self.tag_prompts = tag_prompts
         self.seed = seed
@@ -230,6 +234,7 @@ class TrainingSet(Dataset[tuple[int, int]]):
         rows: list[int] = []
         windows: list[Features] = []
         captions: list[Caption] = []
+        owners: list[int | str | None] = []
         failures: list[AudioError] = []
         for index, epoch in keys:
             row = self.rows[index]
@@ -242,29 +247,30 @@ class TrainingSet(Dataset[tuple[int, int]]):
             if isinstance(item, AudioError):
                 failures.append(item)
                 continue
+            drawn = self.draw(self.tracks[row], rng)
+            owners += [len(rows)] * len(drawn)
             rows.append(row)
             windows.append(item)
-            captions.append(self.caption(self.tracks[row], rng))
+            captions += drawn
         tracks = [self.tracks[row] for row in rows]
         prompts, owners_valid = self._prompts(tracks, random.Random(f"{self.seed}/{keys[0]}"))
         return PairBatch(
             features=torch.stack([item.values for item in windows]) if windows else torch.zeros(0, 0, 0),
             valid_frames=torch.tensor([item.valid_frames for item in windows], dtype=torch.long),
             texts=[caption.text for caption in captions],
-            relevance=relevance_matrix(tracks, captions, list(range(len(tracks)))),
+            relevance=relevance_matrix(tracks, captions, owners),
             prompts=[prompt.text for prompt in prompts],
             prompt_relevance=relevance_matrix(tracks, prompts, [None] * len(prompts)),
             prompt_valid=owners_valid,
             failures=failures,
         )
 
-    @staticmethod
-    def caption(track: Track, rng: random.Random) -> Caption:
-        """One text for a track: one of its captions, or a sentence made of its tags if it has none."""
+    def draw(self, track: Track, rng: random.Random) -> list[Caption]:
+        """Texts for a track: some of its captions, or sentences made of its tags if it has none."""
         if track.captions:
-            return rng.choice(track.captions)
-        made = captions_from_tags(track.tags, rng)[0]
-        return Caption(made.text, frozenset(made.tags))
+            return rng.sample(track.captions, min(self.captions, len(track.captions)))
+        made = captions_from_tags(track.tags, rng, count=self.captions)
+        return [Caption(text.text, frozenset(text.tags)) for text in made]
 
     def _prompts(
         self, tracks: Sequence[Track], rng: random.Random

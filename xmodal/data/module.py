@@ -52,6 +52,7 @@ class AudioTextData(pl.LightningDataModule):
             (then each epoch decodes a new random window of each track).
         cache_gigabytes: What "auto" may use.
         evaluation_captions: How many captions of each track are validation and test queries; None for all.
+        training_captions: How many captions of each track to draw for a training step.
         tag_prompts: One-tag prompts added to each training batch.
         seed: Of the split and of every draw.
     """
@@ -74,12 +75,15 @@ class AudioTextData(pl.LightningDataModule):
         cache: Literal["auto", "memory", "none"] = "auto",
         cache_gigabytes: float = 4.0,
         evaluation_captions: int | None = None,
+        training_captions: int = 1,
         tag_prompts: int = 32,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if batch_size < 2:
             raise ValueError(f"batch_size must be at least 2, a contrast needs two pairs; got {batch_size}")
+        if training_captions < 1:
+            raise ValueError(f"training_captions must be at least 1, got {training_captions}")
         if (fold_field is None) != (test_fold is None):
             raise ValueError("fold_field and test_fold go together; give both or neither")
         self.manifest = Path(manifest)
@@ -97,6 +101,7 @@ class AudioTextData(pl.LightningDataModule):
         self.cache = cache
         self.cache_gigabytes = cache_gigabytes
         self.evaluation_captions = evaluation_captions
+        self.training_captions = training_captions
         self.tag_prompts = tag_prompts
         self.seed = seed
         self.splits: dict[str, list[Track]] = {}
@@ -138,7 +143,9 @@ class AudioTextData(pl.LightningDataModule):
                 raise DataError(f"{self.manifest} has no tracks in its {split} split ({counts})")
             if split == "train" and self.training_set is None:
                 windows = self._windows(split, splits[split], tower, policy)
-                self.training_set = TrainingSet(windows, tag_prompts=self.tag_prompts, seed=self.seed)
+                self.training_set = TrainingSet(
+                    windows, captions=self.training_captions, tag_prompts=self.tag_prompts, seed=self.seed
+                )
             elif split != "train" and split not in self.evaluation_sets:
                 windows = self._windows(split, splits[split], tower, policy)
                 self.evaluation_sets[split] = EvaluationSet(windows, captions_per_track=self.evaluation_captions)

@@ -151,7 +151,7 @@ class SentenceTransformerTower(TextTower):
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode for the token heads, and for the encoder unless it is frozen."""
-        nn.Module.train(self, mode)
+        nn.Module.train(self, mode and not (self.frozen and self.token_head is None))
         if self.frozen:
             self.encoder.eval()
         return self
@@ -239,12 +239,18 @@ class TokenAttention(nn.Module):
     def forward(self, readings: Sequence[Float[Tensor, "rows width"]]) -> Float[Tensor, "texts features"]:
         """Features of twice the width; a reading is the text's vector and then its token vectors."""
         whole = torch.stack([reading[0] for reading in readings])
-        tokens = nn.utils.rnn.pad_sequence([reading[1:] for reading in readings], batch_first=True)
+        # The tokens of all texts in one row, without padding: a sentence beside a word would be nearly all padding.
+        tokens = torch.cat([reading[1:] for reading in readings])
         counts = torch.tensor([len(reading) - 1 for reading in readings], device=tokens.device)
-        padding = torch.arange(tokens.shape[1], device=tokens.device) >= counts[:, None]
-        weights = self.scores(tokens).masked_fill(padding[:, :, None], -torch.inf).softmax(dim=1)
-        values = self.values(tokens).unflatten(2, (self.heads, -1))
-        attended = torch.einsum("nlk,nlkc->nkc", weights, values).flatten(1)
+        owner = torch.arange(len(counts), device=tokens.device).repeat_interleave(counts)
+        scores = self.scores(tokens).float()
+        highest = scores.new_full((len(counts), self.heads), -torch.inf)
+        highest = highest.scatter_reduce(0, owner[:, None].expand_as(scores), scores.detach(), reduce="amax")
+        weights = (scores - highest[owner]).exp()
+        total = torch.zeros_like(highest).index_add(0, owner, weights)
+        values = self.values(tokens).float().unflatten(1, (self.heads, -1))
+        weighed = values * (weights / total[owner])[:, :, None]
+        attended = whole.new_zeros(len(counts), *weighed.shape[1:]).index_add(0, owner, weighed).flatten(1)
         features: Tensor = self.output(torch.cat([attended, whole], dim=1))
         return features
 
