@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import signal
 import wave
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -110,6 +111,7 @@ def _write_wave(path: Path, samples: np.ndarray, sample_rate: int) -> None:
 
 def serve(connection: Connection, folder: Path, recipe: Recipe, renderer: Renderer) -> None:
     """The worker process: make the clips that come, as (clip, attempt) pairs, and send back (clip, row or error)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it ends its workers
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has gone
         connection.send(None)  # ready: from now on the time limit of a clip counts
         while True:

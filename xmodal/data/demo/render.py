@@ -80,11 +80,10 @@ def _loudness(signal: Float[np.ndarray, " samples"], sample_rate: int) -> float:
 
 
 def _layer(part: Part, level: int, samples: int, sample_rate: int) -> Float[np.ndarray, " samples"] | None:
-    from symusic import core
-
     notes = [note for note in part.notes if note.level == level]
     if not notes:
         return None
+    core = _symusic()
     track = core.TrackSecond("", part.program, part.is_drum)
     track.notes = core.NoteSecondList.from_numpy(
         np.array([note.start_seconds for note in notes], dtype=np.float32),
@@ -99,10 +98,17 @@ def _layer(part: Part, level: int, samples: int, sample_rate: int) -> Float[np.n
 
 @lru_cache(maxsize=4)
 def _synthesiser(sample_rate: int) -> Any:
-    from symusic import core
-
+    core = _symusic()
     # The synthesiser maps the file into memory, so it can be taken away at once and no killed worker leaves it behind.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "tuned.sf2"
         path.write_bytes(tuned(soundfont_path().read_bytes()))
         return core.Synthesizer(str(path), sample_rate, 0)
+
+
+def _symusic() -> Any:
+    try:
+        from symusic import core
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("the demo corpus is played by symusic: pip install 'xmodal[demo]'") from error
+    return core

@@ -83,7 +83,7 @@ ballad: ballad, pop ballad | love ballad | soft ballad, romantic ballad | ballad
 folk: folk, acoustic folk, folk song | rustic folk | traditional folk, country folk | folksy
 latin: latin, salsa, Latin dance | Cuban salsa | Latin American dance, hot salsa | Latin mambo
 ambient: ambient, atmospheric ambient, ambient soundscape | ambient drone | atmospheric soundscape, ambient textures | ambient chill-out
-classical: classical, classical chamber | baroque classical | chamber classical, concert-hall classical | baroque
+classical: classical, classical chamber | baroque classical | chamber classical, concert-hall classical | Mozart-like
 
 # tempo
 slow: slow, slow-tempo, leisurely | slow-going | slow-moving, very slow | sluggish
