@@ -12,40 +12,35 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from rich.console import Console
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from torch.nn.functional import normalize
 
 from xmodal import plots
 from xmodal.data import Track
-from xmodal.data.datasets import CachedWindowSet, WindowSet, evaluation_texts
+from xmodal.data.datasets import evaluation_texts
 from xmodal.data.demo import UNSEEN_WORDS, build_corpus, prompts
 from xmodal.embedder import Embedder
 from xmodal.embeddings import Embeddings
-from xmodal.errors import AudioError
 from xmodal.evaluation import (
     RetrievalResult,
     TagResult,
     evaluate_retrieval,
     evaluate_tags,
-    mel_statistics,
-    random_projection_baseline,
-    ridge_baseline,
 )
+from xmodal.evaluation.methods import methods_of_run
 from xmodal.index import Index, build_index
 from xmodal.search import search
 from xmodal.tagging import TagScorer
-from xmodal.training import AlignmentModule, Cli, config_folder, run, run_folder
+from xmodal.training import Cli, config_folder, run, run_folder
 
 QUESTIONS = (
     "a slow sad cello melody without any drums",
@@ -56,8 +51,6 @@ QUESTIONS = (
     "playful marimba, short bouncy notes",
 )
 _TAGGED_CLIPS = 3
-
-Matrix = Float[np.ndarray, "rows columns"] | Float[torch.Tensor, "rows columns"]
 
 
 @dataclass
@@ -157,77 +150,25 @@ def _training_words(manifest: Path, out: Path, options: argparse.Namespace) -> l
 def _judge(cli: Cli, embedder: Embedder) -> Judged:
     """Whole captions in held-out wording and queries of one tag, beside two baselines that train no tower."""
     tracks = cli.datamodule.read()["test"]
-    vectors = embedder.embed_files(tracks, raise_errors=True).embeddings.vectors
     captions, relevance = evaluation_texts(tracks, captions_per_track=1)
-    read = _reader(cli)
-    ridge, projected = _baselines(cli, tracks, read)
-    # The baselines live in the space of MiniLM itself, xmodal in its own.
-    spaces: dict[str, tuple[Matrix, Callable[[Sequence[str]], Matrix]]] = {
-        "xmodal": (vectors, embedder.embed_texts),
-        "ridge on mel statistics": (ridge, read),
-        "random projection": (projected, read),
-    }
     by_kind = _tags_by_kind(tracks)
+    methods = methods_of_run(cli, embedder, tracks)
     retrieval, tags, worded = {}, {}, {}
-    for name, (audio, embed_texts) in spaces.items():
-        retrieval[name] = evaluate_retrieval(audio, embed_texts(captions), relevance)
-        scorer = TagScorer(by_kind, embed_texts)
+    for method in methods:
+        retrieval[method.name] = evaluate_retrieval(method.audio, method.embed_texts(captions), relevance)
+        scorer = TagScorer(by_kind, method.embed_texts)
         labels, valid = scorer.labels([track.tags for track in tracks])
-        tags[name] = evaluate_tags(audio, scorer.vectors, labels, scorer.tags, valid=valid)
+        tags[method.name] = evaluate_tags(method.audio, scorer.vectors, labels, scorer.tags, valid=valid)
         queries = [
-            (text, tag)
-            for tag, kind in zip(scorer.tags, scorer.kinds, strict=True)
+            (text, column)
+            for column, (tag, kind) in enumerate(zip(scorer.tags, scorer.kinds, strict=True))
             for text in prompts(tag, kind or "", "test")
         ]
-        columns = [scorer.tags.index(tag) for _, tag in queries]
-        texts = [text for text, _ in queries]
-        worded[name] = evaluate_tags(audio, embed_texts(texts), labels[:, columns], texts, valid=valid[:, columns])
-    return Judged(tracks, vectors, retrieval, tags, worded)
-
-
-def _reader(cli: Cli) -> Callable[[Sequence[str]], Matrix]:
-    """What MiniLM itself says of texts, as unit vectors."""
-    module: AlignmentModule = cli.model
-
-    width = module.network.text.feature_dim // 2  # half of them are the heads'
-
-    def read(texts: Sequence[str]) -> Matrix:
-        # With token heads a reading is the text's vector and then its tokens'. Block by block: tokens are many.
-        blocks = [module.read_texts(texts[first : first + 512]) for first in range(0, len(texts), 512)]
-        return normalize(torch.stack([reading.reshape(-1, width)[0] for block in blocks for reading in block]), dim=1)
-
-    return read
-
-
-def _baselines(
-    cli: Cli, tracks: Sequence[Track], read: Callable[[Sequence[str]], Matrix]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Vectors of the held-out tracks by ridge regression to MiniLM, and by a random matrix."""
-    network, data = cli.model.network, cli.datamodule
-    train, validation = data.training_set, data.evaluation_sets["validation"]
-    test = WindowSet(tracks, network.audio, network.windows)
-    heard = [_statistics(windows) for windows in (train.windows, validation.windows, test)]
-    pairs = [(row, caption.text) for row, track in enumerate(train.tracks) for caption in track.captions]
-    ridge = ridge_baseline(
-        heard[0][[row for row, _ in pairs]],
-        read([text for _, text in pairs]),
-        heard[2],
-        validation_features=heard[1],
-        validation_text=read(validation.texts),
-        validation_relevance=validation.relevance,
-    )
-    return ridge.vectors, random_projection_baseline(heard[0], heard[2], dim=ridge.vectors.shape[1])
-
-
-def _statistics(windows: WindowSet | CachedWindowSet) -> torch.Tensor:
-    """Mel statistics of each clip; the clips of the corpus are one window each."""
-    rows = []
-    for entry in range(len(windows)):
-        item = windows[entry]
-        if isinstance(item, AudioError):
-            raise item
-        rows.append(mel_statistics(item.values[None], torch.tensor([item.valid_frames])))
-    return torch.cat(rows)
+        texts, columns = [text for text, _ in queries], [column for _, column in queries]
+        worded[method.name] = evaluate_tags(
+            method.audio, method.embed_texts(texts), labels[:, columns], texts, valid=valid[:, columns]
+        )
+    return Judged(tracks, np.asarray(methods[0].audio), retrieval, tags, worded)
 
 
 def _tags_by_kind(tracks: Sequence[Track]) -> dict[str, list[str]]:
@@ -245,7 +186,7 @@ def _tags_by_kind(tracks: Sequence[Track]) -> dict[str, list[str]]:
 def _print_figures(console: Console, judged: Judged) -> None:
     first = judged.retrieval["xmodal"].text_to_audio
     table = Table(box=None, pad_edge=False, padding=(0, 2))
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for heading in (*judged.retrieval, "chance"):
         table.add_column(heading, justify="right")
     rows: list[tuple[str, list[float]]] = []
@@ -284,6 +225,10 @@ def _ask(console: Console, embedder: Embedder, index: Index) -> None:
     answers = search(index, embedder.embed_texts(list(QUESTIONS)), 5, space_id=embedder.space_id)
     for question, hits in zip(QUESTIONS, answers, strict=True):
         table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 1))
+        table.add_column(justify="right")
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
         for hit in hits:
             table.add_row(f"{hit.rank}.", f"{hit.score:.2f}", hit.id, ", ".join(hit.metadata["tags"]))
         console.print(f"\n  [bold]“{question}”[/bold]")
