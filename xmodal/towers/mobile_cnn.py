@@ -20,9 +20,9 @@ _CHANNELS = (32, 64, 128, 256)
 class MobileCnn(AudioTower):
     """Four strided 3x3 convolutions, a convolution over all bands that are left, and pooling over time.
 
-    Ordinary convolutions and not depth-wise ones: on a CPU with bfloat16 units these take half the time a step at a
-    hundred times the arithmetic. The last convolution spans the bands, so the vector knows in which register
-    something sounds, which an average over the bands would forget.
+    Ordinary convolutions and not depth-wise ones: on a CPU with bfloat16 units these take half the time a step. The
+    last convolution spans the bands, so the vector knows in which register something sounds, which an average over
+    the bands would forget.
 
     Args:
         sample_rate: Samples a second of the waveforms.
@@ -59,7 +59,7 @@ class MobileCnn(AudioTower):
             nn.Sequential(
                 nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1, bias=False),
                 nn.BatchNorm2d(after),
-                nn.ReLU(),
+                nn.ReLU(inplace=True),
             )
             for before, after in pairwise(channels)
         )
@@ -68,7 +68,7 @@ class MobileCnn(AudioTower):
         self.head = nn.Sequential(
             nn.Conv2d(channels[-1], feature_dim, kernel_size=(bands, 1), bias=False),
             nn.BatchNorm2d(feature_dim),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
         )
         self.pooling = pooling or MeanMaxPool()
         self.pooling.prepare(feature_dim)
