@@ -183,7 +183,7 @@ class _Network(nn.Module):
         for number, block in enumerate(self.blocks):
             maps = block(maps, valid_frames)
             if number < self.halvings:
-                maps = F.avg_pool2d(silence_padding(maps, valid_frames), 2)
+                maps = F.avg_pool2d(maps, 2)
                 if valid_frames is not None:
                     valid_frames = torch.where(valid_frames > 1, valid_frames // 2, valid_frames)
             maps = self.dropout(maps)
