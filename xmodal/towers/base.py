@@ -159,10 +159,6 @@ class TextTower(nn.Module, Configurable, ABC):
         """Everything besides the weights that shapes the vectors, ready for JSON and free of file paths."""
         return {"tower": type(self).__name__, "max_tokens": self.max_tokens, "feature_dim": self.feature_dim}
 
-    def train(self, mode: bool = True) -> TextTower:
-        """Set training mode, which leaves a frozen tower in evaluation mode."""
-        return super().train(mode and not self.frozen)
-
 
 def require_texts(texts: Sequence[str]) -> list[str]:
     """The texts as a list, refused where one of them says nothing.
