@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -69,8 +70,13 @@ def full_disk(composition: Composition, sample_rate: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def pieces() -> list[Composition]:
-    return [compose(seed) for seed in range(80)]
+def many() -> list[Composition]:
+    return [compose(seed) for seed in range(1200)]
+
+
+@pytest.fixture(scope="module")
+def pieces(many) -> list[Composition]:
+    return many[:80]
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +93,8 @@ def test_the_same_piece_gives_the_same_samples(pieces, sounds):
     np.testing.assert_array_equal(render(pieces[4], RATE), sounds[4])
 
 
-def test_nobody_plays_outside_the_range_of_the_instrument_or_the_length_of_the_piece():
-    for piece in map(compose, range(400)):
+def test_nobody_plays_outside_the_range_of_the_instrument_or_the_length_of_the_piece(many):
+    for piece in many:
         for part in piece.parts:
             instrument = INSTRUMENTS.get(part.instrument)
             assert part.notes, f"{part.role} of {piece.seed} plays nothing"
@@ -118,12 +124,12 @@ def test_a_sample_rate_that_the_synthesiser_cannot_serve_is_refused():
 
 
 # Sounds without a period, or with one of their own beside the note's
-UNPITCHED = {"glockenspiel", "sitar", "steel drums", "vibraphone"}
+UNPITCHED = {"accordion", "glockenspiel", "sitar", "steel drums", "vibraphone"}
 
 
 @pytest.mark.parametrize("tag", sorted(set(INSTRUMENTS) - UNPITCHED))
 def test_an_instrument_is_in_tune_over_its_range(tag):
-    """The signal repeats after the period of the note, which no sound three semitones off does."""
+    """The signal repeats after the period of the note better than after that of any note near it."""
     instrument, rate = INSTRUMENTS[tag], 48_000
     for program, pitch in itertools.product(
         instrument.programs, range(instrument.low, min(instrument.high, 80) + 1, 7)
@@ -132,15 +138,16 @@ def test_an_instrument_is_in_tune_over_its_range(tag):
         samples = render(Composition(0, 2.0, 60.0, "C major", (part,), {}), rate).astype(np.float64)[4800:33_600]
         period = rate / (440.0 * 2 ** ((pitch - 69) / 12))
         # Twice the period: organs have a stop an octave below.
-        repeats, off = (_repetition(samples, lag) for lag in (2 * period, 2 * period * 2 ** (1.5 / 12)))
-        assert repeats > 0.55, f"{tag}, program {program}, note {pitch}: {repeats:.2f}"
-        assert repeats > off, f"{tag}, program {program}, note {pitch}: {repeats:.2f} {off:.2f}"
+        repetition = _repetition(samples)
+        best = max(range(-6, 7), key=lambda semitones: repetition(2 * period * 2 ** (semitones / 12)))
+        assert best == 0, f"program {program} plays note {pitch} {-best:+d} semitones off"
 
 
-def _repetition(samples: np.ndarray, lag: float) -> float:
-    """Highest normalised autocorrelation within one percent (a sixth of a semitone) of a lag."""
-    around = range(round(lag * 0.99), round(lag * 1.01) + 1)
-    return max(float(np.corrcoef(samples[:-shift], samples[shift:])[0, 1]) for shift in around)
+def _repetition(samples: np.ndarray) -> Callable[[float], float]:
+    """From a lag to the autocorrelation there: the highest within one percent, a sixth of a semitone."""
+    power = np.abs(np.fft.rfft(samples, 2 * len(samples))) ** 2
+    correlation = np.fft.irfft(power)[: len(samples)] / np.arange(len(samples), 0, -1)
+    return lambda lag: float(correlation[round(lag * 0.99) : round(lag * 1.01) + 1].max())
 
 
 def test_tuning_a_tuned_soundfont_changes_nothing():
@@ -159,9 +166,9 @@ def test_a_missing_soundfont_is_answered_with_the_extra_to_install(monkeypatch):
 
 
 def spectrum(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Frequencies in Hz and magnitudes [frames, frequencies] of windows of 64 ms, 16 ms apart."""
-    frames = np.lib.stride_tricks.sliding_window_view(samples, 1024)[::256] * np.hanning(1024)
-    return np.fft.rfftfreq(1024, 1 / RATE), np.abs(np.fft.rfft(frames))
+    """Frequencies in Hz and magnitudes [frames, frequencies] of windows of 32 ms, 8 ms apart."""
+    frames = np.lib.stride_tricks.sliding_window_view(samples, 512)[::128] * np.hanning(512)
+    return np.fft.rfftfreq(512, 1 / RATE), np.abs(np.fft.rfft(frames))
 
 
 def high_flux(samples: np.ndarray) -> float:
@@ -179,8 +186,9 @@ def centroid(samples: np.ndarray) -> float:
 def onset_rate(samples: np.ndarray) -> float:
     """Share of frames in which the spectrum rises clearly."""
     _, magnitudes = spectrum(samples)
-    rise = np.maximum(np.diff(np.log(magnitudes + 1e-2), axis=0), 0).mean(axis=1)
-    peaks = (rise[1:-1] > rise[:-2]) & (rise[1:-1] >= rise[2:]) & (rise[1:-1] > 0.12)
+    level = np.log(magnitudes + 0.01 * magnitudes.max())
+    rise = np.maximum(np.diff(level, axis=0), 0).mean(axis=1)
+    peaks = (rise[1:-1] > rise[:-2]) & (rise[1:-1] >= rise[2:]) & (rise[1:-1] > 0.2)
     return float(peaks.mean())
 
 
@@ -217,7 +225,26 @@ def test_busy_pieces_start_more_sounds_than_sparse_ones(pieces, sounds):
     rates = [onset_rate(samples) for samples in sounds]
     busy, _ = by_tag(pieces, rates, "busy")
     sparse, _ = by_tag(pieces, rates, "sparse")
-    assert separation(busy, sparse) > 0.9
+    assert separation(busy, sparse) > 0.85
+
+
+def test_a_staccato_lead_leaves_gaps_and_a_legato_one_none(pieces, sounds):
+    gaps = []
+    for samples in sounds:
+        level = np.sqrt(np.square(samples).reshape(-1, 400).mean(axis=1))
+        gaps.append(level.std() / level.mean())
+    staccato, _ = by_tag(pieces, gaps, "staccato")
+    legato, _ = by_tag(pieces, gaps, "legato")
+    assert separation(staccato, legato) > 0.9
+
+
+def test_a_bass_part_is_heard_at_the_low_end(pieces, sounds):
+    lows = []
+    for samples in sounds:
+        frequencies, magnitudes = spectrum(samples)
+        lows.append(magnitudes[:, frequencies < 160].sum() / magnitudes.sum())
+    bass = np.array([any(part.role == "bass" for part in piece.parts) for piece in pieces])
+    assert separation(np.array(lows)[bass], np.array(lows)[~bass]) > 0.75
 
 
 def test_the_third_of_the_key_is_heard_as_major_or_minor(pieces, sounds):
@@ -240,25 +267,15 @@ def _band(magnitudes: np.ndarray, pitch: int, samples: int) -> float:
     return float(magnitudes[round(centre * 0.981) : round(centre * 1.019)].sum())
 
 
-def test_the_lead_is_the_loudest_pitched_part(pieces):
-    for piece in pieces[:12]:
-        alone = {
-            part.role: render(dataclasses.replace(piece, parts=(part, _silence(part))), RATE).std()
-            for part in piece.parts
-            if not part.is_drum
-        }
-        assert set(alone) >= {"lead", "chords"}
-        mixed = render(piece, RATE)
-        without = render(dataclasses.replace(piece, parts=tuple(p for p in piece.parts if p.role != "lead")), RATE)
-        assert np.corrcoef(mixed, without)[0, 1] < 0.9, f"seed {piece.seed}: the lead is hardly in the mix"
+def test_the_lead_is_heard_through_the_mix(pieces, sounds):
+    for piece, mixed in list(zip(pieces, sounds, strict=True))[:20]:
+        others = dataclasses.replace(piece, parts=tuple(part for part in piece.parts if part.role != "lead"))
+        alike = np.corrcoef(mixed, render(others, RATE))[0, 1]
+        assert alike < 0.9, f"seed {piece.seed}: without its lead the mix is nearly the same ({alike:.2f})"
 
 
-def _silence(part: Part) -> Part:
-    return dataclasses.replace(part, notes=())
-
-
-def test_moods_follow_from_their_audible_causes():
-    for piece in map(compose, range(300)):
+def test_moods_follow_from_their_audible_causes(many):
+    for piece in many:
         tags = {name for names in piece.tags.values() for name in names}
         if {"happy", "calm"} & tags:
             assert "major key" in tags
@@ -273,24 +290,23 @@ def test_moods_follow_from_their_audible_causes():
         assert not {"tense", "sad"} <= tags
 
 
-def test_no_tag_is_rare():
-    pieces = [compose(seed) for seed in range(1500)]
-    count = {tag: sum(any(tag in names for names in piece.tags.values()) for piece in pieces) for tag in WORDS}
-    rare = {tag: times for tag, times in count.items() if times < 0.025 * len(pieces)}
+def test_no_tag_is_rare(many):
+    count = {tag: sum(any(tag in names for names in piece.tags.values()) for piece in many) for tag in WORDS}
+    rare = {tag: times for tag, times in count.items() if times < 0.025 * len(many)}
     assert not rare
 
 
 # Captions
 
 
-def test_every_tag_of_a_piece_has_words_and_every_word_a_tag():
-    tags = {name for seed in range(1500) for names in compose(seed).tags.values() for name in names}
+def test_every_tag_of_a_piece_has_words_and_every_word_a_tag(many):
+    tags = {name for piece in many for names in piece.tags.values() for name in names}
     assert tags == set(WORDS)
 
 
 @pytest.mark.parametrize("split", wording.SPLITS)
-def test_a_caption_names_only_tags_of_its_piece_and_in_the_words_of_its_split(split):
-    for piece in map(compose, range(150)):
+def test_a_caption_names_only_tags_of_its_piece_and_in_the_words_of_its_split(split, many):
+    for piece in many[:150]:
         tags = {name for names in piece.tags.values() for name in names}
         texts = captions_for(piece, split, piece.seed)
         assert len(texts) == len(wording.KINDS)
@@ -301,8 +317,8 @@ def test_a_caption_names_only_tags_of_its_piece_and_in_the_words_of_its_split(sp
                 assert any(phrase in text.text for phrase in getattr(WORDS[tag], split)), (tag, text)
 
 
-def test_the_first_caption_says_nearly_everything_and_the_last_ones_name_one_tag():
-    for piece in map(compose, range(100)):
+def test_the_first_caption_says_nearly_everything_and_the_last_ones_name_one_tag(many):
+    for piece in many[:300]:
         tags = {name for names in piece.tags.values() for name in names}
         full, long, short, *single = captions_for(piece, "train", piece.seed)
         # Only the chords of a second accompanist go without saying.
@@ -343,8 +359,8 @@ def test_a_phrase_means_one_tag():
     assert len(phrases) == len(set(phrases))
 
 
-def test_unseen_words_are_in_no_caption():
-    said = " | ".join(text.text for seed in range(600) for text in captions_for(compose(seed), split_of(seed), seed))
+def test_unseen_words_are_in_no_caption(many):
+    said = " | ".join(text.text for piece in many for text in captions_for(piece, split_of(piece.seed), piece.seed))
     words = f" {said.replace(',', ' ').replace(';', ' ').replace(':', ' ').replace('.', ' ')} "
     assert len(UNSEEN_WORDS) >= 50
     for word, tag in UNSEEN_WORDS.items():

@@ -201,7 +201,11 @@ def _slots(composition: Composition) -> list[tuple[str, str]]:
     slots += [("style", tag) for tag in tags["style"]]
     slots += [("touch", tag) for kind in _TOUCH for tag in tags.get(kind, ())]
     by_role = {part.role: part.instrument for part in composition.parts if not part.is_drum}
-    slots += [(role, by_role[role]) for role in ("lead", "chords", "backing", "bass") if role in by_role]
+    named: set[str] = set()
+    for role in ("lead", "chords", "backing", "bass"):
+        if role in by_role and by_role[role] not in named:  # two guitars are named once
+            named.add(by_role[role])
+            slots.append((role, by_role[role]))
     slots += [("figure", tags["accompaniment"][0])]
     slots += [("drums", tag) for tag in tags["drums"]]
     slots += [("mode", tag) for tag in tags["mode"]]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from xmodal.data.demo.instruments import INSTRUMENTS, KITS
 from xmodal.data.demo.score import Composition, Part
 from xmodal.data.demo.soundfont import soundfont_path, tuned
 
@@ -34,7 +35,8 @@ def render(composition: Composition, sample_rate: int = 16_000) -> Float[np.ndar
     can end.
 
     Args:
-        composition: What to play.
+        composition: What to play, on programs of :data:`~xmodal.data.demo.instruments.INSTRUMENTS` and
+            :data:`~xmodal.data.demo.instruments.KITS`.
         sample_rate: In Hz, from 16,000 to 48,000.
 
     Returns:
@@ -93,17 +95,20 @@ def _layer(part: Part, level: int, samples: int, sample_rate: int) -> Float[np.n
     )
     score = core.ScoreSecond(960)
     score.tracks.append(track)
-    return _synthesiser(sample_rate).render(score, False)[0][:samples]
+    return _synthesisers(sample_rate)[part.program, part.is_drum].render(score, False)[0][:samples]
 
 
 @lru_cache(maxsize=4)
-def _synthesiser(sample_rate: int) -> Any:
+def _synthesisers(sample_rate: int) -> dict[tuple[int, bool], Any]:
+    """A synthesiser for each program: one that has played a program plays others with the same samples differently."""
     core = _symusic()
-    # The synthesiser maps the file into memory, so it can be taken away at once and no killed worker leaves it behind.
+    programs = {(program, False) for instrument in INSTRUMENTS.values() for program in instrument.programs}
+    programs |= {(program, True) for program in KITS.values()}
+    # A synthesiser maps the file into memory, so it can be taken away at once and no killed worker leaves it behind.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "tuned.sf2"
         path.write_bytes(tuned(soundfont_path().read_bytes()))
-        return core.Synthesizer(str(path), sample_rate, 0)
+        return {program: core.Synthesizer(str(path), sample_rate, 0) for program in sorted(programs)}
 
 
 def _symusic() -> Any:

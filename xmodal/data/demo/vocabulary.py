@@ -71,7 +71,7 @@ tuba: tuba, brass tuba | bass tuba | big tuba, oompah tuba | sousaphone
 rock: rock, rock band, guitar-band rock | rock and roll | classic rock, hard-hitting rock | rock'n'roll
 metal: metal, heavy metal | thrash metal | hard heavy metal, speed metal | headbanging metal
 jazz: jazz, swing jazz, small-group jazz | swinging jazz | jazz combo, jazz club | jazzy
-bossa nova: bossa nova, Brazilian bossa nova | laid-back bossa nova | gentle bossa nova, bossa-nova | Brazilian bossa
+bossa nova: bossa nova, Brazilian bossa nova | laid-back bossa nova | gentle bossa nova, bossa-nova | Ipanema-style
 reggae: reggae, Jamaican reggae | roots reggae | dub reggae, one-drop reggae | Bob Marley style reggae
 disco: disco, dance-floor disco | seventies disco | disco dance, four-on-the-floor disco | funky seventies disco
 techno: techno, electronic techno | club techno | techno rave, hard electronic techno | techno dance
