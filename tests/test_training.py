@@ -14,7 +14,15 @@ import xmodal
 from xmodal.data.module import AudioTextData
 from xmodal.embeddings import Embeddings
 from xmodal.errors import DataError, ModelError
-from xmodal.losses import ContrastiveLoss, InfoNCELoss, SigLIPLoss, TripletLoss
+from xmodal.losses import (
+    CombinedObjective,
+    ContrastiveLoss,
+    InfoNCELoss,
+    NPairLoss,
+    SigLIPLoss,
+    SpreadOutRegularizer,
+    TripletLoss,
+)
 from xmodal.towers import HashedBagOfWordsTower, MobileCnn, SentenceTransformerTower
 from xmodal.training import AlignmentModule, Cli, both_directions, learning_rate_factor, main, pool_windows
 
@@ -70,6 +78,8 @@ def run(tone_tracks, tmp_path_factory):
         SigLIPLoss(),
         *(TripletLoss(margin=0.2, mining=mining) for mining in ("all", "hard", "semi-hard")),
         ContrastiveLoss(),
+        NPairLoss(),  # looks at the norms of the vectors
+        CombinedObjective([InfoNCELoss(), SpreadOutRegularizer()], [1.0, 0.1]),
     ],
     ids=lambda loss: type(loss).__name__,
 )

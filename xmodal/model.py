@@ -133,7 +133,14 @@ class TwoTower(nn.Module, Configurable):
         self, features: Float[Tensor, "windows bands frames"], valid_frames: Int[Tensor, " windows"] | None = None
     ) -> Float[Tensor, "windows dim"]:
         """Unit vectors from what ``audio.features`` gave, wherever it was computed."""
-        return _unit(self.audio_projection(self.audio.encode(features, valid_frames)))
+        return _unit(self.project_audio(features, valid_frames))
+
+    def project_audio(
+        self, features: Float[Tensor, "windows bands frames"], valid_frames: Int[Tensor, " windows"] | None = None
+    ) -> Float[Tensor, "windows dim"]:
+        """As :meth:`embed_audio_features`, before normalisation: some losses look at the norms."""
+        projected: Tensor = self.audio_projection(self.audio.encode(features, valid_frames))
+        return projected
 
     def embed_text(self, texts: Sequence[str]) -> Float[Tensor, "texts dim"]:
         """Unit vectors of texts of any length (long ones are chunked and pooled, never cut)."""
@@ -149,7 +156,12 @@ class TwoTower(nn.Module, Configurable):
 
     def embed_text_features(self, features: Float[Tensor, "texts features"]) -> Float[Tensor, "texts dim"]:
         """Unit vectors from what ``text.encode`` gave: a frozen tower's features may come from a cache."""
-        return _unit(self.text_projection(features))
+        return _unit(self.project_text(features))
+
+    def project_text(self, features: Float[Tensor, "texts features"]) -> Float[Tensor, "texts dim"]:
+        """As :meth:`embed_text_features`, before normalisation."""
+        projected: Tensor = self.text_projection(features)
+        return projected
 
     @property
     def device(self) -> torch.device:

@@ -32,7 +32,7 @@ from xmodal.data.datasets import EvaluationSet, PairBatch, WindowBatch
 from xmodal.data.module import AudioTextData
 from xmodal.embeddings import Embeddings
 from xmodal.errors import ModelError, XmodalError
-from xmodal.losses.base import PairwiseLoss
+from xmodal.losses.base import EmbeddingLoss, PairwiseLoss, apply_loss
 from xmodal.metrics import KS, retrieval_metrics
 from xmodal.model import TwoTower
 from xmodal.towers.base import AudioTower, TextTower
@@ -49,7 +49,7 @@ class AlignmentModule(pl.LightningModule):
     Args:
         audio: The audio tower.
         text: The text tower.
-        loss: Judges a batch's score matrix; owns its temperature, margin and bias.
+        loss: Judges a batch by its scores, or by its vectors; owns its temperature, margin and bias.
         dim: Dimension of the joint space.
         audio_hidden: Hidden width of the audio projection; None for a linear one.
         text_hidden: Hidden width of the text projection; None for a linear one.
@@ -71,7 +71,7 @@ class AlignmentModule(pl.LightningModule):
         self,
         audio: AudioTower,
         text: TextTower,
-        loss: PairwiseLoss,
+        loss: PairwiseLoss | EmbeddingLoss,
         dim: int = 256,
         *,
         audio_hidden: int | None = None,
@@ -80,7 +80,7 @@ class AlignmentModule(pl.LightningModule):
         window_seconds: float = 10.0,
         hop_seconds: float | None = None,
         last_window: Literal["shift", "pad", "drop"] = "shift",
-        prompt_loss: PairwiseLoss | None = None,
+        prompt_loss: PairwiseLoss | EmbeddingLoss | None = None,
         prompt_weight: float = 1.0,
         learning_rate: float = 1e-3,
         text_learning_rate: float | None = None,
@@ -124,9 +124,14 @@ class AlignmentModule(pl.LightningModule):
 
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts dim"]:
         """Unit vectors of texts; a frozen tower reads each text once in a run."""
-        if not self.network.text.frozen:
-            return self.network.embed_text(texts)
-        return self.network.embed_text_features(self.network.text.combine(self.read_texts(texts)))
+        return normalize(self.project_texts(texts).float(), dim=-1)
+
+    def project_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts dim"]:
+        """Vectors of texts before normalisation."""
+        tower = self.network.text
+        if tower.frozen:
+            return self.network.project_text(tower.combine(self.read_texts(texts)))
+        return self.network.project_text(tower.encode(tower.tokenize(texts).to(self.device)))
 
     @torch.no_grad()
     def read_texts(self, texts: Sequence[str], batch_size: int = 128) -> list[Tensor]:
@@ -155,12 +160,12 @@ class AlignmentModule(pl.LightningModule):
         size = len(batch.features)
         if size < 2:
             return None
-        audio = self.network.embed_audio_features(batch.features, batch.valid_frames)
-        total = self.loss(audio @ self.embed_texts(batch.texts).T, batch.relevance)
+        audio = self.network.project_audio(batch.features, batch.valid_frames)
+        total = apply_loss(self.loss, audio, self.project_texts(batch.texts), batch.relevance)
         self.log("train/caption_loss", total, batch_size=size)
         if batch.prompts and self.prompt_weight:
-            prompts = self.embed_texts(batch.prompts)
-            prompt_loss = self.prompt_loss(audio @ prompts.T, batch.prompt_relevance, batch.prompt_valid)
+            prompts = self.project_texts(batch.prompts)
+            prompt_loss = apply_loss(self.prompt_loss, audio, prompts, batch.prompt_relevance, batch.prompt_valid)
             self.log("train/prompt_loss", prompt_loss, batch_size=size)
             total = total + self.prompt_weight * prompt_loss
         self.log("train/loss", total, prog_bar=True, batch_size=size)
