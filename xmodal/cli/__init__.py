@@ -1,4 +1,4 @@
-"""The command line: ``xmodal embed | index | search | tag | evaluate | train | demo``.
+"""The command line: ``xmodal embed | index | search | tag | evaluate | methods | train | demo``.
 
 This module only knows the words; what a command needs is imported when it runs, so that ``--help`` comes at once.
 An error that is the input's fault is one sentence on the error stream and exit code 2, a stop by hand is 130.
@@ -148,6 +148,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--audio-root", type=Path, help="where the manifest's relative paths start")
     evaluate.add_argument("--json", action="store_true", help="as JSON, with the figures of every tag")
     evaluate.set_defaults(module="judge", run="evaluate")
+
+    methods = commands.add_parser(
+        "methods", parents=[common], help="the losses, miners and memories, and their sources"
+    )
+    methods.add_argument("--json", action="store_true", help="as JSON, with the line of YAML that selects each")
+    methods.set_defaults(module="methods", run="methods")
 
     for name, what in [("train", "fit, validate, test or predict from YAML"), ("demo", "the whole path on made music")]:
         commands.add_parser(name, add_help=False, help=f"{what}; see: xmodal {name} --help")

@@ -1,37 +1,258 @@
-"""Which entries of the list of methods (sections 1 to 5) the losses implement, and why the others are not here.
+"""Which methods of the survey the losses implement, how YAML selects each, and what its tests hold it against.
 
-The list is the survey of metric learning that the project follows, numbered by section; every class names its entries
-in ``method_ids``.
+``methods.csv`` has the entries of the survey of metric learning that the project follows, numbered by section, with
+what is missing; every class names its entries in ``method_ids``. ``evidence.json`` says what each class is tested
+against; ``tests/losses/write_methods.py`` reads that from the tests and writes it, with ``docs/methods.md``.
 """
 
 from __future__ import annotations
 
+import csv
 import inspect
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
 
 from xmodal import losses
+from xmodal.losses.memory import CrossModalMemory
+from xmodal.losses.miners import Miner
 
 METHODS_PER_SECTION = {1: 22, 2: 19, 3: 3, 4: 15, 5: 2}
+"""Entries of the sections on losses; the others are implemented where a class covers them anyway."""
 
-NOT_HERE: dict[str, str] = {
-    "1.17": "Curvilinear distance metric learning is a learned distance and not an objective, and is not built; with "
-    "straight curves it is a linear projection under a Euclidean distance, which every tower ends in.",
-    "2.01": "Order-statistics pooling of frames and their fusion by kernels belong to an audio tower's pooling.",
-    "2.05": "Formula not available: subtype fuzzy clustering (SCDM). Closest: LearnedAnchors with several anchors a "
-    "concept, which also gives a concept soft sub-clusters.",
-    "2.17": "A protocol for evaluation: MAP@R and R-precision belong to the metrics.",
-    "2.18": "Formula not available: virtual samples by discriminant analysis. Closest: EmbeddingExpansionLoss and "
-    "HardnessAwareLoss, which make virtual negatives by published formulas.",
-    "4.08": "Out: attention that crops objects from pictures has no meaning for audio and text; its decorrelated heads "
-    "are DecorrelationRegularizer.",
+BASE_CLASSES = {"EmbeddingLoss", "Miner", "PairwiseLoss"}
+
+_INFONCE = {"class_path": "xmodal.losses.InfoNCELoss"}
+
+REQUIRED: dict[str, Any] = {
+    "loss": _INFONCE,
+    "losses": [_INFONCE, {"class_path": "xmodal.losses.SpreadOutRegularizer"}],
+    "dim": 256,
+    "concepts": 100,
+    "heads": 8,
+    "groups": 32,
+    "widths": [64, 64, 128],
 }
+"""Examples of the arguments that have no default: a space of 256 dimensions, a vocabulary of 100 concepts."""
+
+SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
+    ("1.08", "NCALoss"): {"temperature": 0.5, "denominator": "negatives", "direction_weights": [1, 0]},
+    ("1.16", "LearnedAnchors"): {
+        "loss": _INFONCE | {"init_args": {"temperature": 0.05, "learn_temperature": False, "margin": 0.01}},
+        "per_concept": 10,
+        "spread_weight": 0.2,
+    },
+    ("1.20", "NCALoss"): {"temperature": 0.0556, "direction_weights": [1, 0]},
+    ("6.22", "HardNegativeMiner"): {"positives": 1},
+    ("6.22", "TripletLoss"): {"margin": 0.3, "mining": "batch-hard", "distance": "euclidean", "average": "all"},
+    ("7.02", "InfoNCELoss"): {"temperature": 0.5, "learn_temperature": False},
+    ("7.38", "TripletLoss"): {"margin": 1.0, "mining": "hard", "average": "all"},
+}
+"""Arguments that make a class the method of an entry, where its defaults are another."""
+
+STANDARD: list[tuple[str, str, dict[str, Any], str]] = [
+    ("CLIP's symmetric InfoNCE (ICML 2021)", "InfoNCELoss", {}, "The default of every config."),
+    ("Supervised contrastive, outer form (NeurIPS 2020)", "InfoNCELoss", {"learn_temperature": False}, ""),
+    ("NT-Xent (ICML 2020)", "InfoNCELoss", {"learn_temperature": False, "denominator": "own"}, ""),
+    ("Decoupled contrastive (ECCV 2022)", "InfoNCELoss", {"denominator": "negatives"}, ""),
+    (
+        "Additive-margin soft-max, CosFace (CVPR 2018)",
+        "InfoNCELoss",
+        {"temperature": 0.0156, "learn_temperature": False, "margin": 0.35},
+        "",
+    ),
+    ("Neighbourhood components (NIPS 2004), MIL-NCE (CVPR 2020)", "NCALoss", {}, ""),
+    ("VSE++ (BMVC 2018)", "TripletLoss", {"margin": 0.2, "mining": "hard", "average": "all"}, ""),
+    ("SigLIP (ICCV 2023)", "SigLIPLoss", {}, ""),
+    ("Circle loss (CVPR 2020)", "CircleLoss", {}, ""),
+    ("Smooth-AP (ECCV 2020)", "SmoothAPLoss", {}, ""),
+    ("Alignment and uniformity (ICML 2020)", "AlignmentUniformityLoss", {}, ""),
+    ("VICReg's variance and covariance (ICLR 2022)", "VarianceCovarianceRegularizer", {}, ""),
+    ("A weighted sum, with a miner and a memory", "CombinedObjective", {}, ""),
+    ("Any loss of rows, in blocks", "StreamedLoss", {}, "The same value in less memory."),
+]
+"""Name, class, arguments and note of what the field uses and the survey does not list."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A class as one method.
+
+    Attributes:
+        name: The class.
+        config: Its ``class_path`` and the arguments that a config must have.
+        tested_against: Oracles, or the test modules that hold its tests; empty if it is not tested.
+    """
+
+    name: str
+    config: dict[str, Any]
+    tested_against: tuple[str, ...]
+
+    @property
+    def yaml(self) -> str:
+        """The line of YAML that selects it."""
+        import yaml
+
+        body = yaml.safe_dump(self.config, default_flow_style=True, sort_keys=False, width=10_000).strip()
+        kind = getattr(losses, self.name)
+        if is_added(self.name):
+            return f"- {body}"
+        if issubclass(kind, Miner):
+            return f"miner: {body}"
+        return f"memory: {body}" if issubclass(kind, CrossModalMemory) else f"loss: {body}"
+
+    @property
+    def brief(self) -> str:
+        """The class and its arguments, for a narrow column."""
+        key, _, body = self.yaml.partition(" ")
+        where = {"loss:": "", "-": " (beside a loss)"}.get(key, f" ({key[:-1]})")
+        arguments = body.partition("init_args: ")[2].removesuffix("}").replace("class_path: xmodal.losses.", "")
+        return f"{self.name}{where} {arguments}".strip()
+
+
+@dataclass(frozen=True)
+class Method:
+    """An entry of the survey, or a standard piece without a number.
+
+    Attributes:
+        id: ``section.number``; empty for a standard piece.
+        name: Name and source.
+        choices: The classes that implement it; none if it is not here.
+        note: What is missing, why, or what it is for.
+    """
+
+    id: str
+    name: str
+    choices: tuple[Choice, ...]
+    note: str
+
+    @property
+    def tested(self) -> bool:
+        """All of its classes are tested, and there is one."""
+        return bool(self.choices) and all(choice.tested_against for choice in self.choices)
+
+    def as_json(self) -> dict[str, Any]:
+        """The entry as plain values."""
+        return {
+            "id": self.id or None,
+            "method": self.name,
+            "classes": [
+                {"class_path": choice.config["class_path"], "yaml": choice.yaml, "oracle": list(choice.tested_against)}
+                for choice in self.choices
+            ],
+            "tested": self.tested,
+            "note": self.note,
+        }
+
+
+def example_config(name: str, settings: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The shortest config of a class: the settings, and examples of the arguments that have no default."""
+    kind = getattr(losses, name)
+    arguments: dict[str, Any] = {}
+    if kind.__init__ is not Miner.__init__:  # a miner without a constructor of its own takes nothing
+        parameters = inspect.signature(kind.__init__).parameters.values()
+        needed = [each.name for each in parameters if each.name != "self" and each.default is each.empty]
+        arguments = {each: REQUIRED[each] for each in needed}
+    arguments |= settings or {}
+    config: dict[str, Any] = {"class_path": f"xmodal.losses.{name}"}
+    return config | {"init_args": arguments} if arguments else config
+
+
+def is_added(name: str) -> bool:
+    """Whether a class is a term beside a loss and trains nothing useful alone."""
+    return name.endswith("Regularizer") or name == "IntraPairVarianceLoss"
 
 
 def implemented() -> dict[str, list[str]]:
     """Names of the public classes that implement each entry."""
     found: dict[str, list[str]] = {}
-    for name in losses.__all__:
-        kind = getattr(losses, name)
-        if inspect.isclass(kind):
-            for method in getattr(kind, "method_ids", ()):
-                found.setdefault(method, []).append(name)
+    for name in public_classes():
+        for method in getattr(getattr(losses, name), "method_ids", ()):
+            found.setdefault(method, []).append(name)
     return dict(sorted(found.items()))
+
+
+def public_classes() -> list[str]:
+    """Names of the objectives, miners and memories that a config can name."""
+    return [n for n in losses.__all__ if inspect.isclass(getattr(losses, n)) and n not in BASE_CLASSES]
+
+
+def methods() -> list[Method]:
+    """The entries of the survey in its order, then the standard pieces."""
+    folder = files("xmodal.losses")
+    evidence = json.loads(folder.joinpath("evidence.json").read_text(encoding="utf-8"))
+
+    def choice(name: str, settings: dict[str, Any]) -> Choice:
+        return Choice(name, example_config(name, settings), tuple(evidence.get(name, ())))
+
+    classes = implemented()
+    entries = [
+        Method(
+            row["id"],
+            row["method"],
+            tuple(choice(name, SETTINGS.get((row["id"], name), {})) for name in classes.get(row["id"], ())),
+            row["note"],
+        )
+        for row in csv.DictReader(folder.joinpath("methods.csv").read_text(encoding="utf-8").splitlines())
+    ]
+    return entries + [Method("", name, (choice(kind, args),), note) for name, kind, args, note in STANDARD]
+
+
+def in_survey(method: Method) -> bool:
+    """Whether an entry belongs to the sections that are covered as a whole."""
+    return bool(method.id) and int(method.id.split(".")[0]) in METHODS_PER_SECTION
+
+
+def page() -> str:
+    """``docs/methods.md``."""
+    entries = methods()
+    survey = [method for method in entries if in_survey(method)]
+    others = [method for method in entries if not in_survey(method)]
+    here = [method for method in survey if method.choices]
+    tested, partly = sum(method.tested for method in here), sum(m.note.startswith("Partly") for m in here)
+    return "\n".join(
+        [
+            "# Methods",
+            "",
+            "<!-- Written by tests/losses/write_methods.py from the code; do not edit. -->",
+            "",
+            f"Of the {len(survey)} methods in sections 1 to 5 of the survey of deep metric learning that the project "
+            f"follows, {len(here)} are implemented, {partly} of them partly, and {tested} are tested. "
+            "`xmodal methods` prints this page.",
+            "",
+            "* **YAML**: a line `loss: …` stands under `model:`; `miner: …`, `memory: …` and items `- …` of the list "
+            "`losses:` are `init_args` of `xmodal.losses.CombinedObjective` ([how to](howto-loss.md)). Arguments that "
+            "are not named have the defaults of the class; `dim` must be that of the model, `concepts` the number of "
+            "texts of a batch.",
+            "* **Oracle**: what the tests hold the value against. *loops*: the formula as plain loops; "
+            "*pytorch-metric-learning*: recorded values of that library; a file of `tests/losses`: tests of its own.",
+            "* Losses and miners are also run through the contract of their kind, such as degenerate batches and the "
+            "config and back.",
+            "",
+            "## Sections 1 to 5",
+            "",
+            *_table(survey),
+            "",
+            "## Of other sections, and standard pieces",
+            "",
+            *_table(others),
+            "",
+        ]
+    )
+
+
+def _table(entries: list[Method]) -> list[str]:
+    lines = ["| id | method | class | YAML | oracle | tested | note |", "|---|---|---|---|---|---|---|"]
+    for method in entries:
+        cells = [
+            method.id or "–",
+            method.name,
+            "<br>".join(f"`{choice.name}`" for choice in method.choices) or "–",
+            "<br>".join(f"`{choice.yaml}`" for choice in method.choices) or "–",
+            "<br>".join(", ".join(choice.tested_against) or "–" for choice in method.choices) or "–",
+            "yes" if method.tested else "no",
+            method.note,
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
