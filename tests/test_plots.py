@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from xmodal.errors import DataError
-from xmodal.plots import plot_curves, plot_map, plot_similarity, plot_spectrograms, principal_axes, read_curves
+from xmodal.plots import apart, plot_curves, plot_map, plot_similarity, plot_spectrograms, principal_axes, read_curves
 
 PNG = b"\x89PNG\r\n"
 CURVES = "epoch,step,train/loss,validation/text_to_audio/R@1\n0,9,2.5,\n0,19,1.5,\n0,19,,0.25\n1,39,,0.75\n"
@@ -29,6 +29,17 @@ def test_the_sign_of_an_axis_does_not_depend_on_the_machine():
     points, _ = principal_axes(made)
     np.testing.assert_allclose(principal_axes(made)[0], points)
     assert all(column[np.abs(column).argmax()] > 0 for column in points.T)
+
+
+def test_labels_that_would_cover_one_another_are_moved_apart_and_others_stay():
+    places = np.array([[0.0, 0.0], [0.01, 0.001], [0.02, 0.0], [1.0, 1.0], [0.5, 0.0]])
+    moved = apart(places, width=0.1, height=0.05)
+    for first in range(5):
+        for second in range(first):
+            assert (np.abs(moved[first] - moved[second]) >= (0.1, 0.05)).any()
+    np.testing.assert_array_equal(moved[[0, 3, 4]], places[[0, 3, 4]])
+    np.testing.assert_array_equal(moved[:, 0], places[:, 0])
+    np.testing.assert_array_equal(apart(places[:1]), places[:1])
 
 
 def test_a_space_of_one_dimension_still_has_a_map():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -331,3 +333,16 @@ def test_train_py_is_the_same_command():
     )
     assert done.returncode == 0, done.stderr
     assert "--config" in done.stdout
+
+
+def test_a_bare_folder_is_enough_to_train_on(tone_tracks, tmp_path):
+    for row in map(json.loads, tone_tracks.read_text().splitlines()):
+        folder = tmp_path / "music" / f"{row['motion']}_{row['pitch']}"
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tone_tracks.parent / row["path"], folder)
+    words = ["--config", str(CONFIGS / "base.yaml"), "--config", str(CONFIGS / "smoke.yaml")]
+    words += ["--config", str(CONFIGS / "data" / "folder.yaml"), "--data.manifest", str(tmp_path / "music")]
+    words += ["--runs", str(tmp_path), "--name", "folder", "--trainer.accelerator", "cpu", "--data.validation", "0.3"]
+    assert main(["fit", *words]) == 0
+    embedder = xmodal.load(tmp_path / "folder" / "version_0" / "model", device="cpu")
+    assert embedder.embed_texts(["steady low"]).shape == (1, 32)

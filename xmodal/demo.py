@@ -75,7 +75,8 @@ class Judged:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit code."""
     options = _options().parse_args(args)
-    console = Console(highlight=False)
+    # Without a terminal rich assumes 80 columns, in which the tables would not fit.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
     started = time.monotonic()
     out: Path = options.keep or options.out
     out.mkdir(parents=True, exist_ok=True)

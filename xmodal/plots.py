@@ -47,13 +47,14 @@ def plot_map(
     figure = Figure(figsize=(9.5, 6.5), layout="constrained")
     axes = figure.add_subplot()
     names = sorted(set(labels))
+    places = apart(np.stack([np.median(points[[label == name for label in labels]], axis=0) for name in names]))
     for number, name in enumerate(names):
         mine = points[[label == name for label in labels]]
         colour = _HUES[number % len(_HUES)]
         marker = "o^s"[number // len(_HUES) % 3]
         axes.scatter(mine[:, 0], mine[:, 1], s=16, c=colour, marker=marker, alpha=0.75, linewidths=0, label=name)
         axes.annotate(
-            name, np.median(mine, axis=0), ha="center", va="center", fontsize=8.5, color=_INK, weight="bold",
+            name, places[number], ha="center", va="center", fontsize=8.5, color=_INK, weight="bold",
             bbox={"boxstyle": "round,pad=0.2", "fc": "white", "ec": colour, "alpha": 0.85},
         )  # fmt: skip
     axes.set(xticks=[], yticks=[], title=title)
@@ -62,6 +63,26 @@ def plot_map(
     axes.spines[:].set_color("#d5d8dd")
     figure.legend(loc="outside right upper", title=legend, frameon=False, fontsize=9)
     _write(figure, path)
+
+
+def apart(
+    places: Float[np.ndarray, "labels 2"], width: float = 0.13, height: float = 0.045
+) -> Float[np.ndarray, "labels 2"]:
+    """Places for labels, moved up where two would cover one another.
+
+    Args:
+        places: Where the labels belong.
+        width: Of a label, as a share of the horizontal extent of the places.
+        height: Of a label, as a share of the vertical extent.
+    """
+    room = np.ptp(places, axis=0) * (width, height)
+    moved = places.copy()
+    settled: list[int] = []
+    for label in np.argsort(places[:, 1], kind="stable"):  # from the bottom up, so that moving up always ends
+        while any((np.abs(moved[label] - moved[other]) < room).all() for other in settled):
+            moved[label, 1] += room[1] / 4
+        settled.append(int(label))
+    return moved
 
 
 def principal_axes(
