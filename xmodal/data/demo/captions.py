@@ -1,22 +1,23 @@
 """From the tags of a piece to captions, in the wording of its split.
 
 A caption is a head (what it is: moods, density, tempo, style, mode), then the players (lead, chords, backing, bass)
-and the drums. Head and players have templates per split, and every template says in its slots what it needs, so that
-any subset of a piece's tags can be worded; frames put them together. ``a(n)`` in a template becomes the right article.
-Phrases come from :mod:`xmodal.data.demo.vocabulary`.
+and the drums. Head and players have templates per split, filled by :func:`xmodal.text.render`: what stands in square
+brackets is left out where the piece has no such tag, or the caption is not to name it. So any subset of a piece's tags
+can be worded; frames put the clauses together. ``a(n)`` becomes the right article. No template has a word that
+belongs to a tag ("low", "soft", "solo", "voice"). Phrases come from :mod:`xmodal.data.demo.vocabulary`.
 """
 
 from __future__ import annotations
 
 import random
 import re
-import string
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 from xmodal.data.demo.score import Composition
 from xmodal.data.demo.vocabulary import WORDS
+from xmodal.text import render
 
 SPLITS = ("train", "validation", "test")
 
@@ -35,77 +36,71 @@ class Text(NamedTuple):
 CLAUSES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "train": {
         "head": (
-            "a(n) {adjectives} {style} piece in {mode}", "{adjectives} {style} music in {mode}",
-            "{style} in {mode}, {adjectives}",
-            "a(n) {adjectives} {style} piece", "{adjectives} {style} music", "{style} that is {adjectives}",
-            "a(n) {adjectives} piece in {mode}", "{adjectives} music in {mode}",
-            "a(n) {style} piece in {mode}", "{style} music in {mode}",
-            "a(n) {adjectives} piece", "{adjectives} music",
-            "a(n) {style} piece", "{style} music",
-            "a piece in {mode}", "music in {mode}",
-            "a piece of music", "music",
+            "a(n) [{adjectives} ][{style} ]piece[ in {mode}]",
+            "[{adjectives} ][{style} ]music[ in {mode}]",
+            "a(n) [{style} ]track[ in {mode}][, {adjectives}]",
+            "some [{adjectives} ][{style} ]music[, set in {mode}]",
+            "[{style} ]music[ that is {adjectives}][, in {mode}]",
+            "a(n) [{adjectives} ]number[ in {style} style][, in {mode}]",
+            "a(n) [{style} ]tune[: {adjectives}][, in {mode}]",
+            "music[ of the kind {style}][, {adjectives}][, {mode} throughout]",
         ),
         "lead": (
-            "a(n) {touch} {lead} melody", "a(n) {touch} melody on {lead}", "a(n) {touch} tune played by {lead}",
-            "a(n) {lead} melody", "a melody on {lead}", "a tune played by {lead}",
-            "a(n) {touch} melody", "a(n) {touch} tune",
+            "a(n) [{touch} ][{lead} ]melody",
+            "a(n) [{touch} ]melody[ on {lead}]",
+            "a(n) [{touch} ]tune[ played by {lead}]",
+            "a(n) [{touch} ]main line[ for {lead}]",
+            "a(n) [{touch} ][{lead} ]part on top",
+            "melody[ of {lead}][, {touch}]",
         ),
         "chords": (
             "{figure} on {chords}", "{figure} played by {chords}", "{chords} playing {figure}",
-            "{chords} accompaniment", "{chords} chords",
-            "{figure}",
+            "{chords} with {figure}", "accompaniment on {chords}, {figure}",
+            "{chords} accompaniment", "{chords} chords", "{chords} behind it", "backing from {chords}",
+            "{figure}", "accompanying {figure}", "{figure} underneath",
         ),
-        "backing": ("{backing} in the background", "soft {backing}"),
-        "bass": ("{bass}", "a(n) {bass} line"),
+        "backing": ("{backing} in the background", "{backing} as a backdrop", "{backing} behind", "some {backing}"),
+        "bass": ("{bass}", "{bass} underneath", "{bass} beneath", "{bass} as the foundation"),
     },
     "validation": {
-        "head": (
-            "a recording of {style}, {adjectives} and in {mode}",
-            "a recording of {style}, {adjectives}", "a(n) {adjectives} recording in {mode}",
-            "a recording of {style} in {mode}",
-            "a(n) {adjectives} recording", "a recording of {style}", "a recording in {mode}",
-            "a recording",
-        ),
-        "lead": (
-            "{lead} singing out with {touch} notes", "{lead} singing out", "a(n) {touch} main voice",
-        ),
+        "head": ("a(n) [{adjectives} ]recording[ of {style}][ in {mode}]",),
+        "lead": ("[{lead} carrying ]a(n) [{touch} ]main idea",),
         "chords": ("{figure} from {chords}", "support from {chords}", "support from {figure}"),
         "backing": ("a layer of {backing}",),
         "bass": ("{bass} below",),
     },
     "test": {
         "head": (
-            "a(n) {style} instrumental in {mode}, {adjectives} in feel",
-            "this {style} instrumental is {adjectives} and in {mode}",
-            "a(n) {style} instrumental, {adjectives} in feel", "an instrumental in {mode}, {adjectives} in feel",
-            "a(n) {style} instrumental in {mode}",
-            "an instrumental, {adjectives} in feel", "a(n) {style} instrumental", "an instrumental in {mode}",
-            "an instrumental",
+            "a(n) [{style} ]instrumental[ in {mode}][, {adjectives} in feel]",
+            "this [{adjectives} ][{style} ]instrumental[, which is in {mode}]",
         ),
-        "lead": (
-            "{lead} as the soloist, {touch} in its notes", "a(n) {touch} {lead} solo",
-            "{lead} as the soloist", "a(n) {lead} solo",
-            "a(n) {touch} solo",
-        ),
+        "lead": ("a(n) [{touch} ][{lead} ]theme", "a(n) [{touch} ]theme[ taken by {lead}]"),
         "chords": (
             "{figure} in the {chords}", "{figure} added by {chords}",
             "harmony by {chords}", "{figure} as harmony",
         ),
         "backing": ("{backing} filling out the sound", "a bed of {backing}"),
-        "bass": ("{bass} at the low end", "a foundation of {bass}"),
+        "bass": ("{bass} at the bottom", "a fundament of {bass}"),
     },
 }  # fmt: skip
 """Templates by split and clause; those of a clause cover every set of slots that can occur."""
 
 PLAYER_FRAMES: Mapping[str, tuple[str, ...]] = {
-    "train": ("{head} with {players}", "{head}: {players}", "{players} in {head}"),
+    "train": (
+        "{head} with {players}",
+        "{head}: {players}",
+        "{players} in {head}",
+        "{head} that has {players}",
+        "{players} make {head}",
+        "{head}. Playing are {players}",
+    ),
     "validation": ("{head}. It has {players}", "{head} made of {players}"),
     "test": ("{head} where we hear {players}", "{head}; listen for {players}"),
 }
 """How the head and the list of players are joined, by split."""
 
 DRUM_FRAMES: Mapping[str, tuple[str, ...]] = {
-    "train": ("{text}, {drums}", "{drums}, {text}"),
+    "train": ("{text}, {drums}", "{drums}, {text}", "{text}, played {drums}", "{text}. It is {drums}"),
     "validation": ("{text}, performed {drums}",),
     "test": ("{text}, all of it {drums}", "{text}; it goes {drums}"),
 }
@@ -220,8 +215,10 @@ def _sentence(slots: Sequence[tuple[str, str]], split: str, rng: random.Random) 
     head, *players = (
         _clause(templates, filled, rng)
         for clause, templates in CLAUSES[split].items()
-        if clause == "head" or _slots_of("".join(templates)) & set(filled)
+        if clause == "head" or any(_slots_of(template)[1] & set(filled) for template in templates)
     )
+    if split == "train":
+        rng.shuffle(players)
     text = head
     if players:
         text = rng.choice(PLAYER_FRAMES[split]).format(head=head, players=_listed(players))
@@ -231,9 +228,11 @@ def _sentence(slots: Sequence[tuple[str, str]], split: str, rng: random.Random) 
 
 
 def _clause(templates: Sequence[str], filled: Mapping[str, str], rng: random.Random) -> str:
-    """One of the templates that use all slots of the clause that are filled, and no other."""
-    used = _slots_of("".join(templates)) & set(filled)
-    text = rng.choice([template for template in templates if _slots_of(template) == used]).format(**filled)
+    """One of the templates that can say all that the clause has to say, and need nothing else."""
+    slots = [_slots_of(template) for template in templates]
+    said = frozenset(filled) & frozenset().union(*(could for _, could in slots))
+    fitting = [template for template, (needs, could) in zip(templates, slots, strict=True) if needs <= said <= could]
+    text = render(filled, rng.choice(fitting))
     return _ARTICLE.sub(lambda match: ("an " if match[1].lower() in "aeiou" else "a ") + match[1], text)
 
 
@@ -246,5 +245,7 @@ def _listed(phrases: Sequence[str]) -> str:
 
 
 @lru_cache(maxsize=512)
-def _slots_of(template: str) -> frozenset[str]:
-    return frozenset(name for _, name, _, _ in string.Formatter().parse(template) if name)
+def _slots_of(template: str) -> tuple[frozenset[str], frozenset[str]]:
+    """The slots that a template needs, and all that it has."""
+    needed = re.sub(r"\[.*?\]", "", template)
+    return frozenset(re.findall(r"{(\w+)}", needed)), frozenset(re.findall(r"{(\w+)}", template))

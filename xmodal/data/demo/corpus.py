@@ -32,7 +32,7 @@ from xmodal.data.manifests import write_tracks
 from xmodal.data.tracks import Caption, Track
 from xmodal.errors import DataError
 
-COMPOSER_VERSION = 1
+COMPOSER_VERSION = 2
 """Raised when the same seed no longer gives the same corpus."""
 
 _START_LIMIT_SECONDS = 120.0
