@@ -256,9 +256,9 @@ def _decode(
     Yields ``(position, window)`` for each window of a file in order, then ``(position, None)`` or ``(position,
     error)`` once for its end.
     """
-    todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     for position in range(len(files)):
-        todo.put(position)
+        waiting.put(position)
     ready: queue.Queue[tuple[int, Window | BaseException | None]] = queue.Queue(maxsize=16 * workers)
     stop = threading.Event()
 
@@ -274,7 +274,7 @@ def _decode(
     def work() -> None:
         while not stop.is_set():
             try:
-                position = todo.get_nowait()
+                position = waiting.get_nowait()
             except queue.Empty:
                 return
             end: BaseException | None = None
