@@ -1,0 +1,245 @@
+"""Every objective trains the demo's model from YAML, with the same music, steps and seeds.
+
+    python benchmarks/losses_train.py --corpus corpora/losses --out losses.jsonl
+    python benchmarks/losses_train.py --corpus corpora/losses --out losses.jsonl --quick    # three losses, a few steps
+
+The first run composes the corpus (it needs ``xmodal[demo]``). Each objective and seed is a process of its own, which
+trains ``configs/base.yaml`` with ``configs/demo.yaml`` and the objective's own lines, without validation, and is then
+judged on the held-out clips as it is after the last step. Its row goes into ``--out``; rows that are there are not
+trained again, so a run that was stopped goes on, and a second call prints the table.
+
+Arguments are the classes' defaults. Miners and terms beside a loss stand in a ``CombinedObjective``: a term with
+weight 0.1 beside ``InfoNCELoss``, a miner with the loss of its paper. Objectives that need more than a batch of
+captions are named with the reason and left out.
+
+The budget is small and the same for all, and no loss has its learning rate tuned: the table says that an objective
+trains, what a step of it costs and what to expect before tuning; not which objective is best.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+QUICK = ("InfoNCELoss", "TripletLoss", "InfoNCELoss + SpreadOutRegularizer")
+FIGURES = {
+    "text→audio R@10": "test/text_to_audio/R@10",
+    "mAP@10": "test/text_to_audio/mAP@10",
+    "audio→text R@10": "test/audio_to_text/R@10",
+    "mAP@10 ": "test/audio_to_text/mAP@10",
+}
+PARTNERS: dict[str, dict[str, Any]] = {
+    "DistanceBinMiner": {"class_path": "xmodal.losses.MarginLoss"},
+    "DistanceWeightedMiner": {"class_path": "xmodal.losses.MarginLoss"},
+    "HardNegativeMiner": {"class_path": "xmodal.losses.TripletLoss", "init_args": {"mining": "all"}},
+    "HardPairMiner": {"class_path": "xmodal.losses.ContrastiveLoss"},
+    "MultiSimilarityMiner": {"class_path": "xmodal.losses.MultiSimilarityLoss"},
+    "OnlineSoftMiner": {"class_path": "xmodal.losses.ContrastiveLoss", "init_args": {"margin": 1.2}},
+}
+INFONCE = {"class_path": "xmodal.losses.InfoNCELoss"}
+
+
+def objectives() -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Configs of the objectives that a batch of captions can train, and the others with the reason."""
+    from xmodal import losses
+    from xmodal.losses.coverage import example_config, is_added, public_classes
+
+    configs, left_out = {"InfoNCELoss": INFONCE}, {}
+    for name in public_classes():
+        config, kind = example_config(name), getattr(losses, name)
+        if "concepts" in config.get("init_args", {}):
+            left_out[name] = "its batches must have the whole vocabulary as their texts"
+        elif issubclass(kind, losses.CrossModalMemory):
+            left_out[name] = "needs the keys of a batch, which training does not hand out"
+        elif name == "CombinedObjective":
+            left_out[name] = "is what the rows with a + are"
+        elif issubclass(kind, losses.Miner):
+            partner = PARTNERS.get(name, INFONCE)
+            configs[f"{partner['class_path'].rpartition('.')[2]} + {name}"] = combined([partner], miner=config)
+        elif is_added(name):
+            configs[f"InfoNCELoss + {name}"] = combined([INFONCE, config], weights=[1.0, 0.1])
+        else:
+            configs[name] = config
+    return configs, left_out
+
+
+def combined(losses: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    return {"class_path": "xmodal.losses.CombinedObjective", "init_args": {"losses": losses, **more}}
+
+
+# -- one objective and seed, in a process of its own ------------------------------------------------------------------
+
+
+class StepClock(pl.Callback):
+    """Seconds of each training step: forward, backward and update, without the loader."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._begun = 0.0
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._begun = time.perf_counter()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.seconds.append(time.perf_counter() - self._begun)
+
+
+def train(loss: dict[str, Any], seed: int, manifest: str, steps: int) -> dict[str, Any]:
+    import yaml
+
+    from xmodal.training import config_folder, run
+
+    config = yaml.safe_load((config_folder() / "demo.yaml").read_text(encoding="utf-8"))
+    config["model"]["loss"] = loss  # in its place: arguments of the loss that stood there must not stay
+    config["data"] |= {"manifest": manifest, "seed": seed, "workers": 0}
+    config["seed_everything"] = seed
+    with tempfile.TemporaryDirectory() as folder:
+        config["trainer"] |= {
+            "max_steps": steps,
+            "max_epochs": -1,
+            "limit_val_batches": 0,
+            "logger": False,
+            "callbacks": [{"class_path": "losses_train.StepClock"}],
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "default_root_dir": folder,
+        }
+        path = Path(folder) / "objective.yaml"
+        path.write_text(yaml.safe_dump(config), encoding="utf-8")
+        cli = run(["fit", "--config", str(config_folder() / "base.yaml"), "--config", str(path)])
+        clock = next(each for each in cli.trainer.callbacks if type(each).__name__ == "StepClock")
+        figures = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)[0]
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return {
+        "figures": {name: figures[key] for name, key in FIGURES.items()},
+        "held_out": len(cli.datamodule.read()["test"]),
+        "seconds_a_step": statistics.median(clock.seconds[1:] or clock.seconds),
+        "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6,
+    }
+
+
+def train_apart(name: str, loss: dict[str, Any], seed: int, manifest: Path, steps: int) -> dict[str, Any]:
+    case = json.dumps([loss, seed, str(manifest), steps])
+    done = subprocess.run([sys.executable, __file__, "--case", case], capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip() or f"code {done.returncode}").splitlines()[-1]
+        print(f"  {name}, seed {seed}: failed: {last}")
+        return {"failed": last}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+# -- all of them ------------------------------------------------------------------------------------------------------
+
+
+def read_rows(path: Path) -> dict[tuple[str, int, int, int], dict[str, Any]]:
+    """What is finished; of rows with the same key the last."""
+    if not path.exists():
+        return {}
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return {(row["objective"], row["seed"], row["steps"], row["clips"]): row for row in rows if "failed" not in row}
+
+
+def spread(values: list[float], digits: int) -> str:
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+
+
+def print_rows(rows: list[list[str]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    by_objective: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_objective.setdefault(row["objective"], []).append(row)
+    table = [["objective", "seeds", *FIGURES, "s a step", "peak MB"]]
+    order = sorted(by_objective, key=lambda n: -statistics.mean(r["figures"]["mAP@10"] for r in by_objective[n]))
+    for name in order:
+        runs = by_objective[name]
+        table.append(
+            [
+                name,
+                str(len(runs)),
+                *(spread([row["figures"][figure] for row in runs], 3) for figure in FIGURES),
+                spread([row["seconds_a_step"] for row in runs], 3),
+                spread([row["peak_megabytes"] for row in runs], 0),
+            ]
+        )
+    print_rows(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--corpus", type=Path, help="the corpus, or where to compose it")
+    parser.add_argument("--out", type=Path, help="the file of rows, .jsonl")
+    parser.add_argument("--clips", type=int, help="clips of the corpus (default 800; quick: 60)")
+    parser.add_argument("--steps", type=int, help="steps of training (default 80; quick: 3)")
+    parser.add_argument("--seeds", type=int, help="seeds an objective (default 3; quick: 1)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these objectives alone")
+    parser.add_argument("--quick", action="store_true", help="three objectives, a few steps: to see that it works")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.case:
+        print(json.dumps(train(*json.loads(options.case))))
+        return
+    if options.corpus is None or options.out is None:
+        parser.error("--corpus and --out are needed")
+
+    clips = options.clips or (60 if options.quick else 800)
+    steps = options.steps or (3 if options.quick else 80)
+    seeds = options.seeds or (1 if options.quick else 3)
+    configs, left_out = objectives()
+    names = options.only or (list(QUICK) if options.quick else list(configs))
+    unknown = sorted(set(names) - set(configs))
+    if unknown:
+        parser.error(f"no objective is called {unknown[0]!r}; there are: {', '.join(configs)}")
+
+    from xmodal.data.demo import build_corpus
+
+    manifest = build_corpus(options.corpus, clips=clips).manifest
+    done = read_rows(options.out)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    failed = []
+    for seed in range(seeds):
+        for name in names:
+            key = (name, seed, steps, clips)
+            if key in done:
+                continue
+            print(f"{name}, seed {seed}", flush=True)
+            result = train_apart(name, configs[name], seed, manifest, steps)
+            row = {"objective": name, "seed": seed, "steps": steps, "clips": clips, "loss": configs[name], **result}
+            with options.out.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(row) + "\n")
+            if "failed" in row:
+                failed.append(f"{name}, seed {seed}: {row['failed']}")
+            else:
+                done[key] = row
+    rows = [row for key, row in done.items() if key[0] in names and key[1] < seeds and key[2:] == (steps, clips)]
+    if rows:
+        held_out = rows[0]["held_out"]
+        print(f"\n{clips} clips, {held_out} held out (chance R@10 {min(1.0, 10 / held_out):.3f}), {steps} steps")
+        print_table(rows)
+    if options.only is None and not options.quick:
+        for name, reason in left_out.items():
+            print(f"left out: {name} {reason}")
+    for line in failed:
+        print(f"failed: {line}")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
