@@ -182,6 +182,13 @@ def test_several_texts_of_a_track_are_all_right_for_it(cached):
     assert sorted(more.texts) == ["a steady low tone", "low and steady"]
 
 
+def test_the_first_caption_is_always_drawn_when_asked_for(cached):
+    pairs = TrainingSet(cached, captions=1, first_caption=True)
+    assert {pairs.__getitems__([(0, epoch)]).texts[0] for epoch in range(8)} == {"a steady low tone"}
+    two = TrainingSet(cached, captions=2, first_caption=True).__getitems__([(0, 0)])
+    assert two.texts == ["a steady low tone", "low and steady"]
+
+
 def test_evaluation_texts_are_distinct_and_keep_every_right_track(tracks):
     texts, relevance = evaluation_texts(tracks)
     assert len(texts) == len(set(texts)) == 8

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +21,7 @@ import pytest
 
 from xmodal.data.demo import UNSEEN_WORDS, WORDS, build_corpus, captions_for, compose, prompts, render
 from xmodal.data.demo import captions as wording
-from xmodal.data.demo.clips import Recipe, split_of
+from xmodal.data.demo.clips import Recipe, serve, split_of
 from xmodal.data.demo.instruments import INSTRUMENTS
 from xmodal.data.demo.score import Composition, Note, Part
 from xmodal.data.demo.soundfont import soundfont_path, tuned
@@ -524,6 +526,19 @@ def test_a_clip_that_cannot_be_rendered_is_composed_anew_and_reported(renderer, 
     assert [track.extra["attempt"] for track in tracks] == [int(clip == UNLUCKY_CLIP) for clip in range(20)]
     ours, theirs = contents(tmp_path / "unlucky"), contents(quick_corpus)
     assert {name for name in ours if ours[name] != theirs[name]} == {"manifest.jsonl", "audio/clip-00003.wav"}
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no alarms")
+def test_a_worker_that_hangs_ends_even_when_nobody_is_left_to_end_it(tmp_path):
+    (tmp_path / "audio").mkdir()
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    worker = context.Process(target=serve, args=(theirs, tmp_path, RECIPE, hanging, 0.1), daemon=True)
+    worker.start()
+    assert ours.recv() is None
+    ours.send((UNLUCKY_CLIP, 0))
+    worker.join(timeout=60)
+    assert worker.exitcode == -signal.SIGALRM
 
 
 def test_a_clip_that_never_works_ends_the_build_by_name(tmp_path):

@@ -203,15 +203,24 @@ class TrainingSet(Dataset[tuple[int, int]]):
     Args:
         windows: The tracks' windows, cached or not.
         captions: How many texts of each track to draw; a track that has fewer gives those.
+        first_caption: Always draw a track's first caption, and the others by chance: for manifests in which the
+            first one says most.
         tag_prompts: How many one-tag prompts to add to each batch.
         seed: Base of all draws.
     """
 
     def __init__(
-        self, windows: WindowSet | CachedWindowSet, *, captions: int = 1, tag_prompts: int = 0, seed: int = 0
+        self,
+        windows: WindowSet | CachedWindowSet,
+        *,
+        captions: int = 1,
+        first_caption: bool = False,
+        tag_prompts: int = 0,
+        seed: int = 0,
     ) -> None:
         self.windows = windows
         self.captions = captions
+        self.first_caption = first_caption
         self.tracks = windows.tracks
         self.tag_prompts = tag_prompts
         self.seed = seed
@@ -268,7 +277,9 @@ class TrainingSet(Dataset[tuple[int, int]]):
     def draw(self, track: Track, rng: random.Random) -> list[Caption]:
         """Texts for a track: some of its captions, or sentences made of its tags if it has none."""
         if track.captions:
-            return rng.sample(track.captions, min(self.captions, len(track.captions)))
+            always = track.captions[: int(self.first_caption)]
+            others = track.captions[len(always) :]
+            return [*always, *rng.sample(others, min(self.captions - len(always), len(others)))]
         made = captions_from_tags(track.tags, rng, count=self.captions)
         return [Caption(text.text, frozenset(text.tags)) for text in made]
 

@@ -53,6 +53,7 @@ class AudioTextData(pl.LightningDataModule):
         cache_gigabytes: What "auto" may use.
         evaluation_captions: How many captions of each track are validation and test queries; None for all.
         training_captions: How many captions of each track to draw for a training step.
+        first_caption: Always draw the first caption of each track, and the others by chance.
         tag_prompts: One-tag prompts added to each training batch.
         seed: Of the split and of every draw.
     """
@@ -76,6 +77,7 @@ class AudioTextData(pl.LightningDataModule):
         cache_gigabytes: float = 4.0,
         evaluation_captions: int | None = None,
         training_captions: int = 1,
+        first_caption: bool = False,
         tag_prompts: int = 32,
         seed: int = 0,
     ) -> None:
@@ -102,6 +104,7 @@ class AudioTextData(pl.LightningDataModule):
         self.cache_gigabytes = cache_gigabytes
         self.evaluation_captions = evaluation_captions
         self.training_captions = training_captions
+        self.first_caption = first_caption
         self.tag_prompts = tag_prompts
         self.seed = seed
         self.splits: dict[str, list[Track]] = {}
@@ -144,7 +147,11 @@ class AudioTextData(pl.LightningDataModule):
             if split == "train" and self.training_set is None:
                 windows = self._windows(split, splits[split], tower, policy)
                 self.training_set = TrainingSet(
-                    windows, captions=self.training_captions, tag_prompts=self.tag_prompts, seed=self.seed
+                    windows,
+                    captions=self.training_captions,
+                    first_caption=self.first_caption,
+                    tag_prompts=self.tag_prompts,
+                    seed=self.seed,
                 )
             elif split != "train" and split not in self.evaluation_sets:
                 windows = self._windows(split, splits[split], tower, policy)

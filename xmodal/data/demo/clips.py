@@ -109,15 +109,24 @@ def _write_wave(path: Path, samples: np.ndarray, sample_rate: int) -> None:
     os.replace(aside, path)
 
 
-def serve(connection: Connection, folder: Path, recipe: Recipe, renderer: Renderer) -> None:
+def serve(connection: Connection, folder: Path, recipe: Recipe, renderer: Renderer, time_limit_seconds: float) -> None:
     """The worker process: make the clips that come, as (clip, attempt) pairs, and send back (clip, row or error)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it ends its workers
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has gone
         connection.send(None)  # ready: from now on the time limit of a clip counts
         while True:
             clip, attempt = connection.recv()
+            # The parent ends a worker that hangs; if it was killed itself, the alarm does, and nothing runs on.
+            _alarm(2 * time_limit_seconds + 1)
             try:
                 result: Any = make_clip(folder, recipe, clip, attempt, renderer)
             except Exception as error:  # it is the parent's to raise
                 result = error
+            _alarm(0)
             connection.send((clip, result))
+
+
+def _alarm(seconds: float) -> None:
+    """Have the system end this process after a while, whatever it does then; 0 calls it off. Not on Windows."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)

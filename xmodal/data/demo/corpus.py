@@ -226,7 +226,10 @@ class _Team:
         context = _context()
         ours, theirs = context.Pipe()
         process = context.Process(
-            target=serve, args=(theirs, self.folder, self.recipe, self.renderer), daemon=True, name="xmodal-demo-clip"
+            target=serve,
+            args=(theirs, self.folder, self.recipe, self.renderer, self.time_limit_seconds),
+            daemon=True,
+            name="xmodal-demo-clip",
         )
         process.start()
         theirs.close()
