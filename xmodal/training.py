@@ -137,10 +137,14 @@ class AlignmentModule(pl.LightningModule):
     def read_texts(self, texts: Sequence[str], batch_size: int = 128) -> list[Tensor]:
         """What the frozen part of the text tower makes of texts; it reads only those that are new to it."""
         unread = sorted(set(texts) - self._readings.keys(), key=len)
+        # In a mixed-precision run token vectors, which are many and kept in 16 bits anyway, are read in bfloat16.
+        half = (
+            torch.is_autocast_enabled(self.device.type) and getattr(self.network.text, "token_head", None) is not None
+        )
         fresh: dict[str, Tensor] = {}
         for first in range(0, len(unread), batch_size):
             chunk = unread[first : first + batch_size]
-            read = self.network.text.read(self.network.text.tokenize(chunk).to(self.device))
+            read = self.network.text.read(self.network.text.tokenize(chunk).to(self.device), half=half)
             # Token vectors are many, and float16 is exact enough to train on; a single vector is kept as it is.
             fresh |= {
                 text: reading.half().cpu() if reading.ndim > 1 else reading.cpu()

@@ -333,6 +333,18 @@ def test_what_a_cache_keeps_gives_the_same_vectors(headed):
     torch.testing.assert_close(headed.combine(readings[::-1]).flip(0), headed.encode(batch), atol=1e-6, rtol=0)
 
 
+def test_half_precision_is_near_and_only_for_who_asks(headed):
+    headed.eval()
+    batch = headed.tokenize([LONG, "w1"])
+    exact, half = headed.read(batch), headed.read(batch, half=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(torch.equal(a, b) for a, b in zip(headed.read(batch), exact, strict=True))
+    for a, b in zip(exact, half, strict=True):
+        assert b.dtype == torch.float32
+        assert not torch.equal(a, b)
+        assert (a - b).norm() < 0.05 * a.norm()
+
+
 def test_every_token_of_a_long_text_reaches_the_heads(headed):
     headed.eval()
     words = [f"w{number}" for number in range(45)]

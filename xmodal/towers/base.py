@@ -132,8 +132,13 @@ class TextTower(nn.Module, Configurable, ABC):
     def encode(self, batch: TextBatch) -> Float[Tensor, "texts feature_dim"]:
         """One feature vector a text, its chunks pooled."""
 
-    def read(self, batch: TextBatch) -> list[Tensor]:
-        """The part of ``encode`` that a frozen tower never trains, text by text; what a cache keeps."""
+    def read(self, batch: TextBatch, *, half: bool = False) -> list[Tensor]:
+        """The part of ``encode`` that a frozen tower never trains, text by text; what a cache keeps.
+
+        Args:
+            batch: What :meth:`tokenize` gave.
+            half: Allow bfloat16, which is for training alone: faster, and 1 % off.
+        """
         return list(self.encode(batch))
 
     def combine(self, readings: Sequence[Tensor]) -> Float[Tensor, "texts feature_dim"]:

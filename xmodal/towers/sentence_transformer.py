@@ -127,13 +127,14 @@ class SentenceTransformerTower(TextTower):
         """One vector a text; without token heads of unit length where the encoder itself normalises."""
         return self.combine(self.read(batch))
 
-    def read(self, batch: TextBatch) -> list[Tensor]:
+    def read(self, batch: TextBatch, *, half: bool = False) -> list[Tensor]:
         """What the encoder says of each text: its vector, or with token heads a row for it and one for each token."""
         inputs = dict(batch.inputs)
         weight = inputs.pop("chunk_weight")[:, None]
         if self.frozen:
-            # A cached vector must equal a fresh one, so neither autocast nor dropout may reach a frozen encoder.
-            with torch.no_grad(), torch.autocast(batch.owner.device.type, enabled=False):
+            # A cached vector must equal a fresh one, so neither a caller's autocast nor dropout may reach a frozen
+            # encoder; only who asks for half precision gets it.
+            with torch.no_grad(), torch.autocast(batch.owner.device.type, torch.bfloat16, enabled=half):
                 tokens, vectors = self._chunk_vectors(inputs)
         else:
             tokens, vectors = self._chunk_vectors(inputs)
