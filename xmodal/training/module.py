@@ -1,46 +1,35 @@
-"""Training: the LightningModule, its callbacks and the command line around them.
+"""The LightningModule: what a training step and a validation step do.
 
 One step: a batch of tracks and a text each become unit vectors, their cosines a score matrix, and the loss judges it
 against the relevance. Where tracks have tags, a second matrix of tracks against one-tag prompts joins in, so that a
 query of one word works as well as a sentence.
-
-A checkpoint (``*.ckpt``) is for going on with training. What users load is the model folder that
-:class:`ExportModel` writes from the best checkpoint when training ends.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-import math
-import sys
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Bool, Float
-from pytorch_lightning.callbacks import BasePredictionWriter, ModelCheckpoint
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from xmodal.data.datasets import EvaluationSet, PairBatch, WindowBatch
 from xmodal.data.module import AudioTextData
-from xmodal.embeddings import Embeddings
 from xmodal.errors import ModelError, XmodalError
 from xmodal.losses.base import EmbeddingLoss, PairwiseLoss, apply_loss
-from xmodal.metrics import KS, retrieval_metrics
 from xmodal.model import TwoTower
 from xmodal.towers.base import AudioTower, TextTower
+from xmodal.training.optim import learning_rate_factor
+from xmodal.training.retrieval import both_directions, pool_windows
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_VERSION = 1
-MONITOR = "validation/text_to_audio/mAP@10"
 
 
 class AlignmentModule(pl.LightningModule):
@@ -280,198 +269,3 @@ class AlignmentModule(pl.LightningModule):
             return set()
         prefixes = tuple(f"network.text.{prefix}" for prefix in self.network.text.asset_prefixes)
         return {name for name in self.state_dict() if prefixes and name.startswith(prefixes)}
-
-
-def pool_windows(vectors: Float[Tensor, "windows dim"], rows: Tensor, tracks: int) -> Float[Tensor, "tracks dim"]:
-    """One unit vector a track: the normalised mean of its windows. A track without windows gets zeros."""
-    pooled = torch.zeros(tracks, vectors.shape[1]).index_add_(0, rows, vectors)
-    return normalize(pooled, dim=-1)
-
-
-def both_directions(score: Float[Tensor, "audio text"], relevance: Bool[Tensor, "audio text"]) -> dict[str, float]:
-    """``text_to_audio/…`` and ``audio_to_text/…`` metrics of a score matrix.
-
-    A result list longer than the pool is the whole pool, so that a small validation set has all the figures too.
-    """
-    figures: dict[str, float] = {}
-    for direction, scores, right in (("text_to_audio", score.T, relevance.T), ("audio_to_text", score, relevance)):
-        pool = scores.shape[1]
-        shown = {k: min(k, pool) for k in KS}
-        found = retrieval_metrics(scores, right, sorted(set(shown.values())), without_right="leave_out")
-        names = {f"R@{k}": f"R@{shown[k]}" for k in KS} | {
-            f"{name}@{max(KS)}": f"{name}@{shown[max(KS)]}" for name in ("mAP", "nDCG")
-        }
-        names |= {name: name for name in ("MedR", "MRR", "MAP@R")}
-        figures |= {f"{direction}/{name}": found[source] for name, source in names.items()}
-    return figures
-
-
-def learning_rate_factor(steps: int, warmup: int, schedule: str) -> Callable[[int], float]:
-    """Factor of the learning rate by step: linear from 0 over ``warmup`` steps, then cosine to 0 or constant."""
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        if schedule == "constant":
-            return 1.0
-        done = (step - warmup) / max(steps - warmup, 1)
-        return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-
-    return factor
-
-
-class ExportModel(pl.Callback):
-    """Writes the model folder from the best checkpoint when training has ended.
-
-    Args:
-        folder: Where to, relative to the run's folder.
-    """
-
-    def __init__(self, folder: str = "model") -> None:
-        self.folder = folder
-
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Load the best weights and save them."""
-        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        assert isinstance(pl_module, AlignmentModule)
-        callbacks = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
-        best = next((callback for callback in callbacks if callback.monitor and callback.best_model_path), None)
-        card = None
-        if best is not None:
-            # weights_only: a checkpoint is data, never code.
-            checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-            pl_module.on_load_checkpoint(checkpoint)
-            pl_module.load_state_dict(checkpoint["state_dict"], strict=True)
-            if best.best_model_score is not None:
-                card = f"Best of the run by `{best.monitor}`: {float(best.best_model_score):.4f}."
-        folder = run_folder(trainer) / self.folder
-        space_id = pl_module.network.save(folder, card=card, overwrite=True)
-        logger.info("model of space %s saved in %s", space_id, folder)
-
-
-class WritePredictions(BasePredictionWriter):
-    """Writes what ``predict`` embeds as one export, ``embeddings.parquet`` in the run's folder."""
-
-    def __init__(self) -> None:
-        super().__init__(write_interval="epoch")
-
-    def write_on_epoch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        predictions: Sequence[Any],
-        batch_indices: Sequence[Any],
-    ) -> None:
-        """Pool the windows of each track and save."""
-        assert isinstance(pl_module, AlignmentModule)
-        data: AudioTextData = trainer.datamodule  # type: ignore[attr-defined]
-        tracks = data.evaluation_sets["predict"].tracks
-        vectors = torch.cat([vector for vector, _ in predictions])
-        rows = torch.cat([row for _, row in predictions])
-        pooled = pool_windows(vectors, rows, len(tracks))
-        there = np.unique(rows.numpy())
-        path = run_folder(trainer) / "embeddings.parquet"
-        Embeddings(
-            ids=[tracks[row].id for row in there],
-            vectors=pooled[torch.from_numpy(there)].numpy(),
-            space_id=pl_module.network.space_id(),
-            metadata=[{"path": str(tracks[row].path), "tags": sorted(tracks[row].all_tags)} for row in there],
-        ).save(path)
-        logger.info("%d vectors saved in %s", len(there), path)
-
-
-def show_log() -> None:
-    """Print what xmodal has to say to a user at work, and leave other libraries' chatter out."""
-    log = logging.getLogger("xmodal")
-    if not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        log.addHandler(handler)
-        log.setLevel(logging.INFO)
-        log.propagate = False
-
-
-def run_folder(trainer: pl.Trainer) -> Path:
-    """Where a run keeps its files: its first logger's folder."""
-    return Path(trainer.log_dir or trainer.default_root_dir)
-
-
-class Cli(LightningCLI):
-    """LightningCLI over the project's module and data, with one folder for all that a run writes."""
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """``--runs`` and ``--name`` say where the loggers write, without naming each of them."""
-        parser.add_argument("--runs", type=str | None, default=None, help="Folder of all runs, for every logger.")
-        parser.add_argument("--name", type=str | None, default=None, help="Name of the run, for every logger.")
-
-    def before_instantiate_classes(self) -> None:
-        """Send every logger to the same new folder, ``runs/name/version_N``."""
-        config = self.config[self.subcommand] if self.subcommand else self.config
-        loggers = [logger for logger in _as_list(config.trainer.logger) if hasattr(logger, "init_args")]
-        for logger in loggers:
-            logger.init_args.save_dir = config.runs or logger.init_args.save_dir
-            logger.init_args.name = config.name or logger.init_args.name
-        if loggers and all(logger.init_args.version is None for logger in loggers):
-            first = loggers[0].init_args
-            version = _next_version(Path(first.save_dir) / (first.name or ""))
-            for logger in loggers:
-                logger.init_args.version = version
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def _next_version(folder: Path) -> int:
-    numbers = [path.name.removeprefix("version_") for path in folder.glob("version_*")]
-    return max((int(number) for number in numbers if number.isdigit()), default=-1) + 1
-
-
-def run(args: Sequence[str] | None = None) -> Cli:
-    """Run ``fit``, ``validate``, ``test`` or ``predict`` and give back what it ran with (model, data, trainer).
-
-    Args:
-        args: Command-line words; None for those of the process.
-
-    Raises:
-        XmodalError: If the data or a checkpoint cannot be used.
-    """
-    show_log()
-    whole = {"allow_abbrev": False}
-    with warnings.catch_warnings():
-        # Said of every run with a frozen encoder or in bf16, or between two libraries; no news to the user.
-        for said in (
-            "Found .* module.* in eval mode",
-            "Precision bf16-mixed is not supported by the model summary",
-            "LightningCLI's args parameter",
-            "(?s).*(JsonargparseDeprecationWarning|was deprecated in v4)",
-            ".*LeafSpec.* is deprecated",
-            ".* does not have many workers",
-            "Experiment logs directory",  # the folder is new and shared: the other logger was there first
-        ):
-            warnings.filterwarnings("ignore", said)
-        return Cli(
-            AlignmentModule,
-            AudioTextData,
-            args=None if args is None else list(args),
-            save_config_kwargs={"overwrite": True},
-            # A shortened option would be taken for the one that it begins: a typo must be an error.
-            parser_kwargs=whole | dict.fromkeys(LightningCLI.subcommands(), whole),
-        )
-
-
-def main(args: Sequence[str] | None = None) -> int:
-    """:func:`run` as a command: an exit code, and errors of the input in one sentence."""
-    try:
-        run(args)
-    except XmodalError as error:
-        print(f"xmodal: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    return 0
-
-
-def config_folder() -> Path:
-    """The YAML files that come with xmodal: in an installed package inside of it, in a checkout beside it."""
-    inside = Path(__file__).parent / "configs"
-    return inside if inside.is_dir() else Path(__file__).parents[1] / "configs"

@@ -1,0 +1,28 @@
+"""Training: the LightningModule, its callbacks and the command line around them.
+
+A checkpoint (``*.ckpt``) is for going on with training. What users load is the model folder that
+:class:`ExportModel` writes from the best checkpoint when training ends.
+"""
+
+from __future__ import annotations
+
+from xmodal.training.callbacks import ExportModel, WritePredictions, run_folder
+from xmodal.training.command import Cli, config_folder, main, run, show_log
+from xmodal.training.module import AlignmentModule
+from xmodal.training.optim import learning_rate_factor
+from xmodal.training.retrieval import both_directions, pool_windows
+
+__all__ = [
+    "AlignmentModule",
+    "Cli",
+    "ExportModel",
+    "WritePredictions",
+    "both_directions",
+    "config_folder",
+    "learning_rate_factor",
+    "main",
+    "pool_windows",
+    "run",
+    "run_folder",
+    "show_log",
+]

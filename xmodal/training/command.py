@@ -1,0 +1,108 @@
+"""The command line around training: LightningCLI over the project's module and data."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+from xmodal.data.module import AudioTextData
+from xmodal.errors import XmodalError
+from xmodal.training.module import AlignmentModule
+
+
+def show_log() -> None:
+    """Print what xmodal has to say to a user at work, and leave other libraries' chatter out."""
+    log = logging.getLogger("xmodal")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+
+
+class Cli(LightningCLI):
+    """LightningCLI over the project's module and data, with one folder for all that a run writes."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """``--runs`` and ``--name`` say where the loggers write, without naming each of them."""
+        parser.add_argument("--runs", type=str | None, default=None, help="Folder of all runs, for every logger.")
+        parser.add_argument("--name", type=str | None, default=None, help="Name of the run, for every logger.")
+
+    def before_instantiate_classes(self) -> None:
+        """Send every logger to the same new folder, ``runs/name/version_N``."""
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        loggers = [logger for logger in _as_list(config.trainer.logger) if hasattr(logger, "init_args")]
+        for logger in loggers:
+            logger.init_args.save_dir = config.runs or logger.init_args.save_dir
+            logger.init_args.name = config.name or logger.init_args.name
+        if loggers and all(logger.init_args.version is None for logger in loggers):
+            first = loggers[0].init_args
+            version = _next_version(Path(first.save_dir) / (first.name or ""))
+            for logger in loggers:
+                logger.init_args.version = version
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _next_version(folder: Path) -> int:
+    numbers = [path.name.removeprefix("version_") for path in folder.glob("version_*")]
+    return max((int(number) for number in numbers if number.isdigit()), default=-1) + 1
+
+
+def run(args: Sequence[str] | None = None) -> Cli:
+    """Run ``fit``, ``validate``, ``test`` or ``predict`` and give back what it ran with (model, data, trainer).
+
+    Args:
+        args: Command-line words; None for those of the process.
+
+    Raises:
+        XmodalError: If the data or a checkpoint cannot be used.
+    """
+    show_log()
+    whole = {"allow_abbrev": False}
+    with warnings.catch_warnings():
+        # Said of every run with a frozen encoder or in bf16, or between two libraries; no news to the user.
+        for said in (
+            "Found .* module.* in eval mode",
+            "Precision bf16-mixed is not supported by the model summary",
+            "LightningCLI's args parameter",
+            "(?s).*(JsonargparseDeprecationWarning|was deprecated in v4)",
+            ".*LeafSpec.* is deprecated",
+            ".* does not have many workers",
+            "Experiment logs directory",  # the folder is new and shared: the other logger was there first
+        ):
+            warnings.filterwarnings("ignore", said)
+        return Cli(
+            AlignmentModule,
+            AudioTextData,
+            args=None if args is None else list(args),
+            save_config_kwargs={"overwrite": True},
+            # A shortened option would be taken for the one that it begins: a typo must be an error.
+            parser_kwargs=whole | dict.fromkeys(LightningCLI.subcommands(), whole),
+        )
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """:func:`run` as a command: an exit code, and errors of the input in one sentence."""
+    try:
+        run(args)
+    except XmodalError as error:
+        print(f"xmodal: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
+
+
+def config_folder() -> Path:
+    """The YAML files that come with xmodal: in an installed package inside of it, in a checkout beside it."""
+    package = Path(__file__).parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
