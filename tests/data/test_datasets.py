@@ -9,16 +9,9 @@ from torch.testing import assert_close
 
 from xmodal.audio import WindowPolicy
 from xmodal.data import Caption, Track
-from xmodal.data.datasets import (
-    CachedWindowSet,
-    EpochSampler,
-    EvaluationSet,
-    Features,
-    TrainingSet,
-    WindowSet,
-    evaluation_texts,
-)
+from xmodal.data.datasets import EvaluationSet, TrainingSet, evaluation_texts
 from xmodal.data.manifests import read_tracks
+from xmodal.data.windows import CachedWindowSet, Features, WindowSet
 from xmodal.errors import AudioError, DataError
 from xmodal.towers import MobileCnn
 
@@ -204,25 +197,6 @@ def test_an_evaluation_set_gives_every_window_once_with_its_track(cached, tracks
     rows = torch.cat([judged.__getitems__([entry]).rows for entry in range(len(judged))])
     assert rows.tolist() == [row for row, _ in cached.entries]
     assert EvaluationSet(cached, queries=False).texts == []
-
-
-def test_the_sampler_permutes_each_epoch_and_shares_out_without_overlap():
-    def order(epoch, rank=0, world_size=1, seed=0):
-        sampler = EpochSampler(11, seed=seed, rank=rank, world_size=world_size)
-        sampler.set_epoch(epoch)
-        assert len(list(sampler)) == len(sampler)
-        return list(sampler)
-
-    assert sorted(index for index, _ in order(3)) == list(range(11))
-    assert {epoch for _, epoch in order(3)} == {3}
-    assert order(3) == order(3)
-    assert order(3) != order(4)
-    assert [index for index, _ in order(3)] != [index for index, _ in order(3, seed=1)]
-    shares = [order(3, rank, 2) for rank in (0, 1)]
-    assert len(shares[0]) == len(shares[1]) == 5
-    assert not set(shares[0]) & set(shares[1])
-    with pytest.raises(ValueError, match="rank must be"):
-        EpochSampler(3, rank=2, world_size=2)
 
 
 def test_the_manifest_of_tones_is_what_the_tests_think(tone_tracks):

@@ -11,18 +11,13 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from xmodal.audio import WindowPolicy
-from xmodal.data.datasets import (
-    CachedWindowSet,
-    EpochSampler,
-    EvaluationSet,
-    PairBatch,
-    TrainingSet,
-    WindowBatch,
-    WindowSet,
-)
+from xmodal.data.datasets import EvaluationSet, TrainingSet, WindowBatch
+from xmodal.data.loaders import ResumableLoader, make_loader
 from xmodal.data.manifests import read_tracks
+from xmodal.data.samplers import BatchSampler, ShuffledBatches
 from xmodal.data.splits import fold_split, split_tracks
 from xmodal.data.tracks import Track
+from xmodal.data.windows import CachedWindowSet, WindowSet
 from xmodal.errors import AudioError, DataError
 from xmodal.towers.base import AudioTower
 
@@ -55,6 +50,8 @@ class AudioTextData(pl.LightningDataModule):
         training_captions: How many captions of each track to draw for a training step.
         first_caption: Always draw the first caption of each track, and the others by chance.
         tag_prompts: One-tag prompts added to each training batch.
+        batches: Which tracks make up each training batch, a class of :mod:`xmodal.data.samplers`; None for
+            every track once an epoch in an order shuffled anew.
         seed: Of the split and of every draw.
     """
 
@@ -79,6 +76,7 @@ class AudioTextData(pl.LightningDataModule):
         training_captions: int = 1,
         first_caption: bool = False,
         tag_prompts: int = 32,
+        batches: BatchSampler | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -106,10 +104,12 @@ class AudioTextData(pl.LightningDataModule):
         self.training_captions = training_captions
         self.first_caption = first_caption
         self.tag_prompts = tag_prompts
+        self.batches = ShuffledBatches() if batches is None else batches
         self.seed = seed
         self.splits: dict[str, list[Track]] = {}
         self.training_set: TrainingSet | None = None
         self.evaluation_sets: dict[str, EvaluationSet] = {}
+        self._restored: dict[str, Any] | None = None
 
     def read(self) -> dict[str, list[Track]]:
         """The tracks by split: "train", "validation" and "test"; read once."""
@@ -162,15 +162,52 @@ class AudioTextData(pl.LightningDataModule):
             _report(windows.failures, "predict")
             self.evaluation_sets["predict"] = EvaluationSet(windows, queries=False)
 
-    def train_dataloader(self) -> DataLoader[PairBatch]:
-        """Batches of pairs; the last short one of an epoch is left out when there are whole ones."""
+    def train_dataloader(self) -> ResumableLoader:
+        """Batches of pairs in the order of ``batches``, from where a restored checkpoint stopped."""
         if self.training_set is None:
             raise RuntimeError("call setup('fit') first")
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        sampler = EpochSampler(len(self.training_set), seed=self.seed, rank=rank, world_size=world_size)
-        return self._loader(
-            self.training_set, self.batch_size, sampler=sampler, drop_last=len(sampler) >= self.batch_size
+        tracks = [self.training_set.tracks[row] for row in self.training_set.rows]
+        self.batches.prepare(tracks, batch_size=self.batch_size, seed=self.seed, rank=rank, world_size=world_size)
+        if self._restored is not None:
+            self._go_on(self._restored)
+            self._restored = None
+        workers = 0 if isinstance(self.training_set.windows, CachedWindowSet) else self.workers
+        return ResumableLoader(self.training_set, self.batches, workers=workers, position=self.position)
+
+    def position(self) -> dict[str, int]:
+        """The epoch and the batch that training does next, as far as this process knows."""
+        epoch, batch = self.batches.epoch, self.batches.start
+        loop = self.trainer.fit_loop.epoch_loop if self.trainer is not None else None
+        if loop is not None and (done := loop.batch_progress.current.processed):
+            # An epoch may be shorter than the sampler's (limit_train_batches): its last batch ends it all the same.
+            epoch, batch = (epoch + 1, 0) if loop.batch_progress.is_last_batch else (epoch, done)
+        return {"epoch": epoch, "batch": batch}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the order of the training batches stands: the position, what it hangs on, what its sampler learnt."""
+        if self.training_set is None or not hasattr(self.batches, "tracks"):
+            return {}
+        return {"position": self.position(), "plan": self.batches.plan(), "memory": self.batches.memory()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Begin the next training loader where :meth:`state_dict` stood; Lightning calls it before it asks for one."""
+        self._restored = state_dict or None
+
+    def _go_on(self, state: dict[str, Any]) -> None:
+        position, plan = state["position"], self.batches.plan()
+        if state["plan"] == plan:
+            self.batches.load_memory(state["memory"])
+            self.batches.start_at(position["epoch"], position["batch"])
+            return
+        written = state["plan"]
+        changed = [f"{name} {written.get(name)} → {plan[name]}" for name in plan if written.get(name) != plan[name]]
+        logger.warning(
+            "the checkpoint was written with another order of batches (%s); epoch %d begins anew from its first batch",
+            ", ".join(changed),
+            position["epoch"],
         )
+        self.batches.start_at(position["epoch"], 0)
 
     def val_dataloader(self) -> DataLoader[WindowBatch]:
         """Windows of the validation set, in order."""
@@ -184,17 +221,9 @@ class AudioTextData(pl.LightningDataModule):
         """Windows of every track of the manifest, in order."""
         return self._loader(self.evaluation_sets["predict"], self.evaluation_batch_size)
 
-    def _loader(self, dataset: TrainingSet | EvaluationSet, batch_size: int, **options: Any) -> DataLoader[Any]:
-        cached = isinstance(dataset.windows, CachedWindowSet)
-        workers = 0 if cached else self.workers
-        return DataLoader(
-            dataset,
-            batch_size=batch_size,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            collate_fn=_as_it_is,
-            **options,
-        )
+    def _loader(self, dataset: EvaluationSet, batch_size: int) -> DataLoader[Any]:
+        workers = 0 if isinstance(dataset.windows, CachedWindowSet) else self.workers
+        return make_loader(dataset, batch_size=batch_size, workers=workers)
 
     def _windows(
         self, split: str, tracks: Sequence[Track], tower: AudioTower, policy: WindowPolicy
@@ -218,11 +247,6 @@ class AudioTextData(pl.LightningDataModule):
                 needed = item.values.numel() * 2 * len(windows) / 1e9
                 return needed <= self.cache_gigabytes
         return False
-
-
-def _as_it_is(batch: Any) -> Any:
-    """The sets' ``__getitems__`` makes whole batches; there is nothing left to collate."""
-    return batch
 
 
 def _report(failures: Sequence[AudioError], split: str) -> None:

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from xmodal.data.datasets import CachedWindowSet, WindowSet
 from xmodal.data.tracks import Track
+from xmodal.data.windows import CachedWindowSet, WindowSet
 from xmodal.embedder import Embedder
 from xmodal.errors import AudioError
 from xmodal.evaluation.baselines import mel_statistics, random_projection_baseline, ridge_baseline
