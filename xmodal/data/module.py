@@ -178,10 +178,10 @@ class AudioTextData(pl.LightningDataModule):
     def position(self) -> dict[str, int]:
         """The epoch and the batch that training does next, as far as this process knows."""
         epoch, batch = self.batches.epoch, self.batches.start
-        loop = self.trainer.fit_loop.epoch_loop if self.trainer is not None else None
-        if loop is not None and (done := loop.batch_progress.current.processed):
+        progress: Any = None if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress
+        if progress is not None and progress.current.processed:
             # An epoch may be shorter than the sampler's (limit_train_batches): its last batch ends it all the same.
-            epoch, batch = (epoch + 1, 0) if loop.batch_progress.is_last_batch else (epoch, done)
+            epoch, batch = (epoch + 1, 0) if progress.is_last_batch else (epoch, progress.current.processed)
         return {"epoch": epoch, "batch": batch}
 
     def state_dict(self) -> dict[str, Any]:
