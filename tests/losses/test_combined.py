@@ -9,7 +9,16 @@ from loss_cases import CASES
 
 from xmodal import losses
 from xmodal.configurable import instantiate
-from xmodal.losses import CombinedObjective, CrossModalMemory, PairwiseLoss, StreamedLoss, apply_loss
+from xmodal.losses import (
+    BatchItems,
+    CombinedObjective,
+    CrossModalMemory,
+    PairwiseLoss,
+    StreamedLoss,
+    Vocabulary,
+    apply_loss,
+    needs_of,
+)
 
 
 def vectors(seed, items, dim=4):
@@ -53,7 +62,7 @@ def test_an_objective_is_made_from_its_config_with_all_that_is_inside():
     again = instantiate(objective.config)
     assert again.config == objective.config
     again.load_state_dict(objective.state_dict())
-    keys = {"audio_keys": AUDIO_KEYS, "text_keys": TEXT_KEYS}
+    keys = {"items": BatchItems(AUDIO_KEYS, TEXT_KEYS)}
     assert again(AUDIO, TEXT, RELEVANCE, **keys) == objective(AUDIO, TEXT, RELEVANCE, **keys)
 
 
@@ -68,7 +77,7 @@ def test_a_memory_of_length_0_changes_nothing(case):
     loss = case.make().double()
     objective = CombinedObjective([loss], memory=CrossModalMemory(4, 0)).double()
     for _ in range(2):
-        value = objective(AUDIO, TEXT, RELEVANCE, audio_keys=AUDIO_KEYS, text_keys=TEXT_KEYS)
+        value = objective(AUDIO, TEXT, RELEVANCE, items=BatchItems(AUDIO_KEYS, TEXT_KEYS))
         torch.testing.assert_close(value, apply_loss(loss, AUDIO, TEXT, RELEVANCE))
 
 
@@ -76,7 +85,7 @@ def remembering(loss, size=16, **settings):
     """An objective whose memory has seen another batch with keys 10, 11, ..."""
     objective = CombinedObjective([loss], memory=CrossModalMemory(4, size, **settings)).double()
     objective(
-        vectors(5, 3), vectors(6, 2), torch.ones(3, 2), audio_keys=torch.arange(10, 13), text_keys=torch.arange(10, 12)
+        vectors(5, 3), vectors(6, 2), torch.ones(3, 2), items=BatchItems(torch.arange(10, 13), torch.arange(10, 12))
     )
     return objective
 
@@ -87,7 +96,7 @@ def rule(audio_keys, text_keys):
 
 def test_remembered_items_are_further_candidates_of_each_direction():
     objective = remembering(losses.InfoNCELoss(0.2))
-    value = objective(AUDIO, TEXT, RELEVANCE, audio_keys=AUDIO_KEYS, text_keys=TEXT_KEYS, relevance_of=rule)
+    value = objective(AUDIO, TEXT, RELEVANCE, items=BatchItems(AUDIO_KEYS, TEXT_KEYS, rule))
     loss = losses.InfoNCELoss(0.2).double()
     audio, text, old_audio, old_text = (
         F.normalize(each, dim=1) for each in (AUDIO, TEXT, vectors(5, 3), vectors(6, 2))
@@ -108,14 +117,56 @@ def test_remembered_items_are_further_candidates_of_each_direction():
 def test_an_item_of_the_batch_is_not_its_own_negative_from_the_memory():
     objective = remembering(losses.InfoNCELoss(0.2))
     expected = apply_loss(losses.InfoNCELoss(0.2).double(), vectors(5, 3), vectors(6, 2), torch.ones(3, 2))
-    keys = {"audio_keys": torch.arange(10, 13), "text_keys": torch.arange(10, 12)}
+    keys = {"items": BatchItems(torch.arange(10, 13), torch.arange(10, 12))}
     torch.testing.assert_close(objective(vectors(5, 3), vectors(6, 2), torch.ones(3, 2), **keys), expected)
+
+
+def test_a_momentum_encoder_gives_all_candidates_and_only_anchors_get_a_gradient():
+    objective = CombinedObjective([losses.InfoNCELoss(0.2)], memory=CrossModalMemory(4, 16)).double()
+    slow_audio, slow_text = vectors(20, 5), vectors(21, 6)
+    audio, text = AUDIO.clone().requires_grad_(), TEXT.clone().requires_grad_()
+    items = BatchItems(AUDIO_KEYS, TEXT_KEYS, key_audio=slow_audio, key_text=3.0 * slow_text)
+    value = objective(audio, text, RELEVANCE, items=items)
+    rows, columns = (losses.InfoNCELoss(0.2, direction_weights=each).double() for each in ((1.0, 0.0), (0.0, 1.0)))
+    expected = (apply_loss(rows, audio, slow_text, RELEVANCE) + apply_loss(columns, slow_audio, text, RELEVANCE)) / 2
+    torch.testing.assert_close(value, expected)
+    inputs = (audio, text)
+    torch.testing.assert_close(torch.autograd.grad(value, inputs), torch.autograd.grad(expected, inputs))
+    torch.testing.assert_close(objective.memory.audio[:5], F.normalize(slow_audio, dim=1))
+    torch.testing.assert_close(objective.memory.text[:6], F.normalize(slow_text, dim=1))
+
+
+def test_a_remembered_pair_that_nobody_may_judge_is_no_negative():
+    def unknown(audio_keys, text_keys):
+        return torch.full((len(audio_keys), len(text_keys)), torch.nan)
+
+    objective = remembering(losses.InfoNCELoss(0.2))
+    value = objective(AUDIO, TEXT, RELEVANCE, items=BatchItems(AUDIO_KEYS, TEXT_KEYS, unknown))
+    torch.testing.assert_close(value, apply_loss(losses.InfoNCELoss(0.2).double(), AUDIO, TEXT, RELEVANCE))
+
+
+def test_items_of_all_processes_are_laid_under_one_another():
+    given = BatchItems(AUDIO_KEYS, None, rule, vocabulary=Vocabulary(TEXT, RELEVANCE, RELEVANCE > 0))
+    both = given.gathered(lambda each: torch.cat([each, each]))
+    assert both.audio_keys.tolist() == AUDIO_KEYS.tolist() * 2
+    assert both.relevance_of is rule
+    assert both.vocabulary.text is TEXT
+    assert both.vocabulary.relevance.shape == both.vocabulary.valid.shape == (10, 6)
+    assert both.gathered(lambda each: each[:1]).audio_keys.shape == (1,)
+    assert BatchItems(vocabulary=Vocabulary(TEXT, RELEVANCE)).gathered(lambda each: each).vocabulary.valid is None
+
+
+def test_an_objective_says_what_it_and_its_parts_need():
+    assert needs_of(losses.InfoNCELoss()) == frozenset()
+    anchors = losses.LearnedAnchors(losses.NCALoss(), 4)
+    assert needs_of(CombinedObjective([losses.InfoNCELoss(), anchors])) == {"vocabulary"}
+    assert needs_of(CombinedObjective([anchors], memory=CrossModalMemory(4))) == {"vocabulary", "keys"}
 
 
 def test_remembered_vectors_get_no_gradient_and_the_batch_does():
     objective = remembering(losses.InfoNCELoss())
     audio = AUDIO.clone().requires_grad_()
-    objective(audio, TEXT, RELEVANCE, audio_keys=AUDIO_KEYS, text_keys=TEXT_KEYS).backward()
+    objective(audio, TEXT, RELEVANCE, items=BatchItems(AUDIO_KEYS, TEXT_KEYS)).backward()
     assert audio.grad.abs().sum() > 0
     assert not objective.memory.audio.requires_grad
 
@@ -132,10 +183,10 @@ def test_a_full_queue_forgets_the_oldest():
 
 def test_a_memory_waits_for_its_warm_up_and_is_still_in_evaluation():
     objective = remembering(losses.InfoNCELoss(0.2), warmup_steps=2)
-    keys = {"audio_keys": AUDIO_KEYS, "text_keys": TEXT_KEYS}
+    keys = {"items": BatchItems(AUDIO_KEYS, TEXT_KEYS)}
     alone = apply_loss(losses.InfoNCELoss(0.2).double(), AUDIO, TEXT, RELEVANCE)
     torch.testing.assert_close(objective(AUDIO, TEXT, RELEVANCE, **keys), alone)  # the second step is still warm-up
-    assert (objective(vectors(7, 5), TEXT, RELEVANCE, audio_keys=AUDIO_KEYS + 50, text_keys=TEXT_KEYS) != alone).all()
+    assert (objective(vectors(7, 5), TEXT, RELEVANCE, items=BatchItems(AUDIO_KEYS + 50, TEXT_KEYS)) != alone).all()
     seen = objective.memory.seen.clone()
     objective.eval()(AUDIO, TEXT, RELEVANCE, **keys)
     assert torch.equal(objective.memory.seen, seen)
@@ -145,7 +196,7 @@ def test_queues_travel_in_the_checkpoint():
     objective = remembering(losses.InfoNCELoss(0.2))
     again = CombinedObjective([losses.InfoNCELoss(0.2)], memory=CrossModalMemory(4, 16)).double()
     again.load_state_dict(objective.state_dict())
-    keys = {"audio_keys": AUDIO_KEYS, "text_keys": TEXT_KEYS}
+    keys = {"items": BatchItems(AUDIO_KEYS, TEXT_KEYS)}
     assert again(AUDIO, TEXT, RELEVANCE, **keys) == objective(AUDIO, TEXT, RELEVANCE, **keys)
 
 
@@ -222,7 +273,7 @@ def test_an_objective_with_all_its_parts_is_written_in_yaml():
     assert made.losses[1].mining == "hard"
     assert made.miner.epsilon == 0.2
     assert made.memory.size == 8
-    assert made(AUDIO, TEXT, RELEVANCE, audio_keys=AUDIO_KEYS, text_keys=TEXT_KEYS).isfinite()
+    assert made(AUDIO, TEXT, RELEVANCE, items=BatchItems(AUDIO_KEYS, TEXT_KEYS)).isfinite()
 
 
 def test_a_typo_in_yaml_is_answered_by_name():

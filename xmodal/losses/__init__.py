@@ -25,6 +25,7 @@ from xmodal.losses.geometry import (
     RobustMarginLoss,
     SNRContrastiveLoss,
 )
+from xmodal.losses.items import BatchItems, Vocabulary, needs_of
 from xmodal.losses.memory import CrossModalMemory
 from xmodal.losses.miners import (
     DistanceBinMiner,
@@ -79,6 +80,7 @@ __all__ = [
     "AdversarialNegativeLoss",
     "AlignmentUniformityLoss",
     "AngularLoss",
+    "BatchItems",
     "BinomialDevianceLoss",
     "BlackboxRankLoss",
     "BoostedEnsembleLoss",
@@ -144,6 +146,8 @@ __all__ = [
     "TripletUpperBoundLoss",
     "TupletMarginLoss",
     "VarianceCovarianceRegularizer",
+    "Vocabulary",
     "ZeroMeanRegularizer",
     "apply_loss",
+    "needs_of",
 ]

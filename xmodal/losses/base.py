@@ -41,6 +41,7 @@ from jaxtyping import Bool, Float, Real
 from torch import Tensor, nn
 
 from xmodal.configurable import Configurable
+from xmodal.losses.items import BatchItems, Need
 
 Graded = Literal["threshold", "soft target", "weight", "target distance", "margin"]
 """What a relevance between 0 and 1 means to a loss.
@@ -252,6 +253,8 @@ class EmbeddingLoss(nn.Module, Configurable):
     graded: ClassVar[Graded] = "threshold"
     needs_norms: ClassVar[bool] = False
     """True where the vectors must come as the projection made them, before they became unit vectors."""
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    """What of the batch's items it needs. One that needs the vocabulary sees it in the place of the batch's texts."""
 
     def __init__(self, direction_weights: tuple[float, float] = (1.0, 1.0)) -> None:
         super().__init__()
@@ -264,8 +267,17 @@ class EmbeddingLoss(nn.Module, Configurable):
         relevance: Real[Tensor, "audio text"],
         valid: Bool[Tensor, "audio text"] | None = None,
         weight: Real[Tensor, "audio text"] | None = None,
+        *,
+        items: BatchItems | None = None,
     ) -> Float[Tensor, ""]:
-        """The loss of a batch of vectors; the other arguments as in :meth:`PairwiseLoss.forward`."""
+        """The loss of a batch of vectors; ``items`` for those that need more, the rest as in :class:`PairwiseLoss`.
+
+        Raises:
+            ValueError: If a shape or a dtype is not what the contract says, or something that it needs is not there.
+        """
+        if items is not None and items.vocabulary is not None and "vocabulary" in self.needs:
+            text, relevance = items.vocabulary.text, items.vocabulary.relevance
+            valid, weight = items.vocabulary.valid, None
         if audio.ndim != 2 or text.ndim != 2 or audio.shape[1] != text.shape[1]:
             raise ValueError(
                 "audio and text must be matrices [items, dim] of one dim, "
@@ -279,7 +291,13 @@ class EmbeddingLoss(nn.Module, Configurable):
             zero = 0.0 * (audio.sum() + text.sum())
             if relevance.numel() == 0:
                 return zero + sum(0.0 * parameter.sum() for parameter in self.parameters())
-            return self.compute(audio, text, pairs) + zero
+            return self.compute_with(items or BatchItems(), audio, text, pairs) + zero
+
+    def compute_with(
+        self, items: BatchItems, audio: Float[Tensor, "audio dim"], text: Float[Tensor, "text dim"], pairs: Pairs
+    ) -> Float[Tensor, ""]:
+        """What :meth:`compute` says, for the few that also need ``items``."""
+        return self.compute(audio, text, pairs)
 
     def compute(
         self, audio: Float[Tensor, "audio dim"], text: Float[Tensor, "text dim"], pairs: Pairs
@@ -309,14 +327,25 @@ def apply_loss(
     relevance: Real[Tensor, "audio text"],
     valid: Bool[Tensor, "audio text"] | None = None,
     weight: Real[Tensor, "audio text"] | None = None,
+    *,
+    items: BatchItems | None = None,
 ) -> Float[Tensor, ""]:
     """Call an objective of either kind with vectors; they may have any norm.
+
+    Args:
+        loss: The objective.
+        audio: Vectors of the audio.
+        text: Vectors of the texts.
+        relevance: As in every loss.
+        valid: As in every loss.
+        weight: As in every loss.
+        items: What the objective needs besides (:func:`xmodal.losses.items.needs_of`).
 
     Raises:
         ValueError: If the loss is of neither kind, or a shape or a dtype is not what the contract says.
     """
     if isinstance(loss, EmbeddingLoss):
-        return loss(audio, text, relevance, valid, weight)
+        return loss(audio, text, relevance, valid, weight, items=items)
     if not isinstance(loss, PairwiseLoss):
         raise ValueError(f"a loss must be a PairwiseLoss or an EmbeddingLoss, got {type(loss).__name__}")
     with torch.autocast(audio.device.type, enabled=False):

@@ -7,12 +7,13 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int, Real
+from jaxtyping import Bool, Float, Real
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from xmodal.losses.base import EmbeddingLoss, Pairs, PairwiseLoss, apply_loss, in_full_precision, make_pairs
-from xmodal.losses.memory import CrossModalMemory, RelevanceOf, same_key
+from xmodal.losses.items import BatchItems
+from xmodal.losses.memory import CrossModalMemory
 from xmodal.losses.miners import Miner
 from xmodal.losses.numerics import check_range
 
@@ -25,7 +26,8 @@ class CombinedObjective(EmbeddingLoss):
         weights: One a loss; None for 1 each.
         miner: Chooses pairs for every loss on scores, each direction by itself. (Only SeraphLoss, which also looks
             at pairs that are not valid, is given the batch without miner and memory.)
-        memory: Adds the last batches' items to every loss on scores; needs the batch's keys.
+        memory: Adds the last batches' items to every loss on scores; needs the batch's keys. With a momentum encoder
+            its vectors are what the batch meets, and what is remembered.
     """
 
     needs_norms: ClassVar[bool] = True
@@ -56,9 +58,7 @@ class CombinedObjective(EmbeddingLoss):
         valid: Bool[Tensor, "audio text"] | None = None,
         weight: Real[Tensor, "audio text"] | None = None,
         *,
-        audio_keys: Int[Tensor, " audio"] | None = None,
-        text_keys: Int[Tensor, " text"] | None = None,
-        relevance_of: RelevanceOf = same_key,
+        items: BatchItems | None = None,
     ) -> Float[Tensor, ""]:
         """The weighted sum; in training mode the memory then remembers the batch.
 
@@ -68,25 +68,14 @@ class CombinedObjective(EmbeddingLoss):
             relevance: As in every loss.
             valid: As in every loss.
             weight: As in every loss.
-            audio_keys: The memory's names of the batch's audio.
-            text_keys: The memory's names of the batch's texts.
-            relevance_of: The memory's rule for items of different batches.
+            items: The keys for the memory, and what the losses need.
 
         Raises:
             ValueError: If there is a memory and no keys, or a shape is not what the contract says.
         """
-        parts = self.parts(
-            audio,
-            text,
-            relevance,
-            valid,
-            weight,
-            audio_keys=audio_keys,
-            text_keys=text_keys,
-            relevance_of=relevance_of,
-        )
-        if self.memory is not None and self.training and audio_keys is not None and text_keys is not None:
-            self.memory.remember(F.normalize(audio, dim=1), F.normalize(text, dim=1), audio_keys, text_keys)
+        parts = self.parts(audio, text, relevance, valid, weight, items=items)
+        if self.memory is not None and self.training and items is not None:
+            self.memory.remember_batch(audio, text, items)
         return torch.stack([each * factor for each, factor in zip(parts, self.weights, strict=True)]).sum()
 
     def parts(
@@ -97,9 +86,7 @@ class CombinedObjective(EmbeddingLoss):
         valid: Bool[Tensor, "audio text"] | None = None,
         weight: Real[Tensor, "audio text"] | None = None,
         *,
-        audio_keys: Int[Tensor, " audio"] | None = None,
-        text_keys: Int[Tensor, " text"] | None = None,
-        relevance_of: RelevanceOf = same_key,
+        items: BatchItems | None = None,
     ) -> list[Float[Tensor, ""]]:
         """Every loss by itself, not weighted, in the order of ``losses``; for logs."""
         values = []
@@ -108,11 +95,9 @@ class CombinedObjective(EmbeddingLoss):
             if self.memory is None:
                 rows = make_pairs(unit_audio @ unit_text.T, relevance, valid, weight)
                 columns = rows.transposed
-            elif audio_keys is None or text_keys is None:
-                raise ValueError("a memory needs audio_keys and text_keys, one whole number an item of the batch")
             else:
                 rows, columns = self.memory.directions(
-                    unit_audio, unit_text, relevance, valid, weight, audio_keys, text_keys, relevance_of
+                    unit_audio, unit_text, relevance, valid, weight, items or BatchItems()
                 )
             changed = relevance.numel() > 0 and (self.miner is not None or self.memory is not None)
             for loss in self.losses:
@@ -120,7 +105,7 @@ class CombinedObjective(EmbeddingLoss):
                 if changed and isinstance(loss, PairwiseLoss) and type(loss).forward is PairwiseLoss.forward:
                     values.append(loss.compute(*self._mined(rows, columns)) + 0.0 * rows.score.sum())
                 else:
-                    values.append(apply_loss(loss, audio, text, relevance, valid, weight))
+                    values.append(apply_loss(loss, audio, text, relevance, valid, weight, items=items))
         return values
 
     def _mined(self, rows: Pairs, columns: Pairs) -> tuple[Pairs, Pairs]:
@@ -155,6 +140,8 @@ class StreamedLoss(EmbeddingLoss):
         relevance: Real[Tensor, "audio text"],
         valid: Bool[Tensor, "audio text"] | None = None,
         weight: Real[Tensor, "audio text"] | None = None,
+        *,
+        items: BatchItems | None = None,
     ) -> Float[Tensor, ""]:
         """The loss of a batch of vectors of any norm."""
         with torch.autocast(audio.device.type, enabled=False):

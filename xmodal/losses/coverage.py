@@ -21,7 +21,7 @@ from xmodal.losses.miners import Miner
 METHODS_PER_SECTION = {1: 22, 2: 19, 3: 3, 4: 15, 5: 2}
 """Entries of the sections on losses; the others are implemented where a class covers them anyway."""
 
-BASE_CLASSES = {"EmbeddingLoss", "Miner", "PairwiseLoss"}
+BASE_CLASSES = {"BatchItems", "EmbeddingLoss", "Miner", "PairwiseLoss", "Vocabulary"}
 
 _INFONCE = {"class_path": "xmodal.losses.InfoNCELoss"}
 
@@ -29,12 +29,11 @@ REQUIRED: dict[str, Any] = {
     "loss": _INFONCE,
     "losses": [_INFONCE, {"class_path": "xmodal.losses.SpreadOutRegularizer"}],
     "dim": 256,
-    "concepts": 100,
     "heads": 8,
     "groups": 32,
     "widths": [64, 64, 128],
 }
-"""Examples of the arguments that have no default: a space of 256 dimensions, a vocabulary of 100 concepts."""
+"""Examples of the arguments that have no default: a space of 256 dimensions."""
 
 SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("1.08", "NCALoss"): {"temperature": 0.5, "denominator": "negatives", "direction_weights": [1, 0]},
@@ -223,8 +222,7 @@ def page() -> str:
             "",
             "* **YAML**: a line `loss: …` stands under `model:`; `miner: …`, `memory: …` and items `- …` of the list "
             "`losses:` are `init_args` of `xmodal.losses.CombinedObjective` ([how to](howto-loss.md)). Arguments that "
-            "are not named have the defaults of the class; `dim` must be that of the model, `concepts` the number of "
-            "texts of a batch.",
+            "are not named have the defaults of the class; `dim` must be that of the model.",
             "* **Oracle**: what the tests hold the value against. *loops*: the formula as plain loops; "
             "*pytorch-metric-learning*: recorded values of that library; a file of `tests/losses`: tests of its own.",
             "* Losses and miners are also run through the contract of their kind, such as degenerate batches and the "
