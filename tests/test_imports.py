@@ -17,6 +17,7 @@ LAYERS = [
     {"audio", "text", "losses", "metrics", "embeddings"},
     {"towers", "data", "index"},
     {"model"},
+    {"doctor"},
     {"training"},
     {"embedder"},
     {"search", "tagging", "evaluation"},

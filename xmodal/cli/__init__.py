@@ -1,4 +1,4 @@
-"""The command line: ``xmodal embed | index | search | tag | evaluate | methods | train | demo``.
+"""The command line: ``xmodal embed | index | search | tag | evaluate | doctor | methods | train | demo``.
 
 This module only knows the words; what a command needs is imported when it runs, so that ``--help`` comes at once.
 An error that is the input's fault is one sentence on the error stream and exit code 2, a stop by hand is 130.
@@ -28,8 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after ``xmodal``; None for those of the process.
 
     Returns:
-        The exit code: 0 done, 1 not one file could be embedded, 2 the input was refused, 130 stopped by hand,
-        141 nobody reads the output.
+        The exit code: 0 done, 1 not one file could be embedded or the doctor found an illness, 2 the input was refused,
+        130 stopped by hand, 141 nobody reads the output.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a title that the terminal cannot show must not end a search
@@ -148,6 +148,32 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--audio-root", type=Path, help="where the manifest's relative paths start")
     evaluate.add_argument("--json", action="store_true", help="as JSON, with the figures of every tag")
     evaluate.set_defaults(module="judge", run="evaluate")
+
+    doctor = commands.add_parser(
+        "doctor",
+        parents=[common, model],
+        help="is a model's space healthy? collapse, hubs, modality gap, untrained weights ...",
+        description="Every check prints its figure, a verdict and what to do. Exit code 1 if something is ill.",
+    )
+    doctor.add_argument("model", metavar="MODEL", help="a model folder, or the folder of a run")
+    doctor.add_argument(
+        "manifest", type=Path, metavar="DATA", help="tracks with captions or tags, or a folder of audio"
+    )
+    doctor.add_argument(
+        "--split",
+        default="all",
+        choices=["train", "validation", "test", "all"],
+        help="the tracks to look at (default all; a manifest without splits is divided as in training)",
+    )
+    doctor.add_argument("--tag-fields", type=_names, metavar="A,B", help="more columns that hold tags")
+    doctor.add_argument("--audio-root", type=Path, help="where the manifest's relative paths start")
+    doctor.add_argument("--most", type=_count, default=2000, help="tracks to look at, drawn evenly (default 2000)")
+    doctor.add_argument("--plot", type=Path, metavar="FILE.png", help="draw spectra, cosines, hubs and the map")
+    doctor.add_argument(
+        "--tensorboard", type=Path, metavar="DIR", help="write figures and picture as TensorBoard events"
+    )
+    doctor.add_argument("--json", action="store_true", help="as JSON")
+    doctor.set_defaults(module="doctor", run="doctor")
 
     methods = commands.add_parser(
         "methods", parents=[common], help="the losses, miners and memories, and their sources"
