@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,6 +20,30 @@ from xmodal.data.tracks import Caption, Track, relevance_matrix
 from xmodal.data.windows import CachedWindowSet, Features, WindowSet
 from xmodal.errors import AudioError, DataError
 from xmodal.text import captions_from_tags, tag_prompts
+
+
+@dataclass(frozen=True)
+class BatchFacts:
+    """Who the tracks and texts of a batch are: enough to judge them against those of another process's batch.
+
+    Attributes:
+        rows: The tracks, by their place in the training set's ``tracks``.
+        captions: The texts.
+        owners: The id of the track that each text was drawn for.
+        prompts: The texts that name one tag.
+        prompt_kinds: The kind of tag that each names.
+    """
+
+    rows: tuple[int, ...] = ()
+    captions: tuple[Caption, ...] = ()
+    owners: tuple[str, ...] = ()
+    prompts: tuple[Caption, ...] = ()
+    prompt_kinds: tuple[str, ...] = ()
+
+    @classmethod
+    def joined(cls, parts: Sequence[BatchFacts]) -> BatchFacts:
+        """Several batches as one, in their order."""
+        return cls(*(tuple(item for part in parts for item in getattr(part, each.name)) for each in fields(cls)))
 
 
 @dataclass
@@ -34,6 +59,7 @@ class PairBatch:
         prompt_relevance: ``[tracks, prompts]``.
         prompt_valid: ``[tracks, prompts]``; False where a track says nothing about that kind of tag.
         failures: Tracks of this batch that could not be decoded, left out of all of the above.
+        facts: Who they all are.
     """
 
     features: Float[Tensor, "tracks bands frames"]
@@ -44,6 +70,16 @@ class PairBatch:
     prompt_relevance: Bool[Tensor, "tracks prompts"]
     prompt_valid: Bool[Tensor, "tracks prompts"]
     failures: list[AudioError]
+    facts: BatchFacts = BatchFacts()
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PairBatch:
+        """The same batch with its tensors on another device; facts, texts and failures stay where they are."""
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=non_blocking)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
 
 @dataclass
@@ -109,7 +145,7 @@ class TrainingSet(Dataset[tuple[int, int]]):
         rows: list[int] = []
         windows: list[Features] = []
         captions: list[Caption] = []
-        owners: list[int | str | None] = []
+        owners: list[str] = []
         failures: list[AudioError] = []
         for index, epoch in keys:
             row = self.rows[index]
@@ -123,21 +159,40 @@ class TrainingSet(Dataset[tuple[int, int]]):
                 failures.append(item)
                 continue
             drawn = self.draw(self.tracks[row], rng)
-            owners += [len(rows)] * len(drawn)
+            owners += [self.tracks[row].id] * len(drawn)
             rows.append(row)
             windows.append(item)
             captions += drawn
-        tracks = [self.tracks[row] for row in rows]
-        prompts, owners_valid = self._prompts(tracks, random.Random(f"{self.seed}/{keys[0]}"))
+        prompts, kinds = self._prompts([self.tracks[row] for row in rows], random.Random(f"{self.seed}/{keys[0]}"))
+        facts = BatchFacts(tuple(rows), tuple(captions), tuple(owners), tuple(prompts), tuple(kinds))
+        relevance, prompt_relevance, prompt_valid = self.judge(facts, facts)
         return PairBatch(
             features=torch.stack([item.values for item in windows]) if windows else torch.zeros(0, 0, 0),
             valid_frames=torch.tensor([item.valid_frames for item in windows], dtype=torch.long),
             texts=[caption.text for caption in captions],
-            relevance=relevance_matrix(tracks, captions, owners),
+            relevance=relevance,
             prompts=[prompt.text for prompt in prompts],
-            prompt_relevance=relevance_matrix(tracks, prompts, [None] * len(prompts)),
-            prompt_valid=owners_valid,
+            prompt_relevance=prompt_relevance,
+            prompt_valid=prompt_valid,
             failures=failures,
+            facts=facts,
+        )
+
+    def judge(
+        self, audio: BatchFacts, text: BatchFacts
+    ) -> tuple[Bool[Tensor, "tracks texts"], Bool[Tensor, "tracks prompts"], Bool[Tensor, "tracks prompts"]]:
+        """Which texts and prompts of one batch are right for the tracks of another, or of the same.
+
+        Returns:
+            Relevance of the texts, relevance of the prompts, and where a prompt may be judged.
+        """
+        tracks = [self.tracks[row] for row in audio.rows]
+        # A track with no tag of a kind says nothing about that kind: unknown is not a negative.
+        valid = torch.tensor([[kind in track.tags for kind in text.prompt_kinds] for track in tracks], dtype=torch.bool)
+        return (
+            relevance_matrix(tracks, text.captions, text.owners),
+            relevance_matrix(tracks, text.prompts, [None] * len(text.prompts)),
+            valid.reshape(len(tracks), len(text.prompts)),
         )
 
     def draw(self, track: Track, rng: random.Random) -> list[Caption]:
@@ -149,15 +204,12 @@ class TrainingSet(Dataset[tuple[int, int]]):
         made = captions_from_tags(track.tags, rng, count=self.captions)
         return [Caption(text.text, frozenset(text.tags)) for text in made]
 
-    def _prompts(
-        self, tracks: Sequence[Track], rng: random.Random
-    ) -> tuple[list[Caption], Bool[Tensor, "tracks prompts"]]:
+    def _prompts(self, tracks: Sequence[Track], rng: random.Random) -> tuple[list[Caption], list[str]]:
+        """Prompts that name one tag of the batch each, and the kind of each tag."""
         present = sorted({(kind, tag) for track in tracks for kind, tags in track.tags.items() for tag in tags})
         chosen = rng.sample(present, min(self.tag_prompts, len(present)))
         prompts = [Caption(rng.choice(tag_prompts(tag, kind)), frozenset({tag})) for kind, tag in chosen]
-        # A track with no tag of a kind says nothing about that kind: unknown is not a negative.
-        valid = torch.tensor([[kind in track.tags for kind, _ in chosen] for track in tracks], dtype=torch.bool)
-        return prompts, valid.reshape(len(tracks), len(chosen))
+        return prompts, [kind for kind, _ in chosen]
 
 
 class EvaluationSet(Dataset[int]):
