@@ -337,6 +337,31 @@ def test_the_size_of_a_block_changes_nothing(block, monkeypatch):
         torch.testing.assert_close(function(score, relevance), expected_areas, rtol=1e-12, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("graded", [False, True])
+@pytest.mark.parametrize("most", [3, 30])
+def test_a_sparse_relevance_is_ranked_like_the_dense_one(graded, most):
+    """Few right answers a query are counted, many are sorted; queries without one lie between the others."""
+    generator = torch.Generator().manual_seed(most)
+    queries, candidates = (torch.randint(-2, 3, (n, 4), generator=generator).float() for n in (23, 40))
+    relevance = torch.zeros(23, 40)
+    for row in range(0, 23, 2):
+        right = torch.randperm(40, generator=generator)[: 1 + row * most // 23]
+        relevance[row, right] = torch.randint(1, 4, (len(right),), generator=generator).float()
+    relevance = relevance if graded else relevance > 0
+    dense = rank_vectors(queries, candidates, relevance, without_right="leave_out")
+    entries = relevance.nonzero()[torch.randperm(int((relevance > 0).sum()), generator=generator)]
+    sparse = torch.sparse_coo_tensor(entries.T, relevance[tuple(entries.T)], relevance.shape, check_invariants=True)
+    found = rank_vectors(queries, candidates, sparse, without_right="leave_out")
+    for name in ("place", "gain", "ideal", "count", "rows"):
+        torch.testing.assert_close(getattr(found, name), getattr(dense, name), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="11 of 23 have none, the first is query 1;"):
+        rank_vectors(queries, candidates, sparse)
+
+
+def test_scores_whose_sum_overflows_are_still_finite():
+    assert metrics.recall_at_k(torch.tensor([[3e38, 2e38]]), torch.tensor([[True, False]]), 1) == 1
+
+
 def test_vectors_are_ranked_like_their_score_matrix():
     generator = torch.Generator().manual_seed(0)
     queries, candidates = torch.randn(30, 8, generator=generator), torch.randn(50, 8, generator=generator)
