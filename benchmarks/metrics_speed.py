@@ -57,7 +57,7 @@ def ours(score: torch.Tensor, relevance: torch.Tensor) -> dict[str, float]:
 
 
 def catalogue(queries: int, candidates: int, dim: int = 512, right: int = 2) -> dict[str, float]:
-    """Exact metrics of queries over candidates without their score matrix, beside the bare product of the same blocks."""
+    """Exact metrics of queries over candidates without a score matrix, beside the bare product of the blocks."""
     generator = torch.Generator().manual_seed(0)
     texts, tracks = (normalize(torch.randn(n, dim, generator=generator), dim=1) for n in (queries, candidates))
     rows = torch.arange(queries).repeat_interleave(right)

@@ -20,6 +20,13 @@ Conventions
 from __future__ import annotations
 
 from xmodal.metrics.bootstrap import bootstrap_interval
+from xmodal.metrics.calibration import (
+    Reliability,
+    brier_score,
+    expected_calibration_error,
+    log_loss,
+    reliability,
+)
 from xmodal.metrics.retrieval import (
     KS,
     Ranking,
@@ -43,9 +50,13 @@ from xmodal.metrics.tags import pr_auc, pr_auc_chance, pr_auc_per_tag, roc_auc, 
 __all__ = [
     "KS",
     "Ranking",
+    "Reliability",
     "WithoutRight",
     "bootstrap_interval",
+    "brier_score",
     "chance",
+    "expected_calibration_error",
+    "log_loss",
     "map_at_k",
     "map_at_r",
     "mean_reciprocal_rank",
@@ -59,6 +70,7 @@ __all__ = [
     "rank",
     "rank_vectors",
     "recall_at_k",
+    "reliability",
     "retrieval_metrics",
     "roc_auc",
     "roc_auc_per_tag",

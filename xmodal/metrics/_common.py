@@ -24,7 +24,7 @@ def check_matrices(score: Tensor, relevance: Tensor, axes: str) -> None:
 
 def check_finite(score: Tensor) -> None:
     """Refuse NaN, which loses every comparison and so would pass for a candidate that no right answer has to beat."""
-    # A finite sum needs one quick pass and proves it; the sum of finite numbers may overflow, and then each is looked at.
+    # A finite sum is one quick pass and proof. Finite numbers may have an infinite one; then each is looked at.
     if not bool(score.sum().isfinite()) and not bool(score.isfinite().all()):
         raise ValueError("scores must be finite, got NaN or infinity; look for broken audio or a diverged model")
 

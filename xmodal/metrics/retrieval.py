@@ -311,8 +311,11 @@ def _rank_blocks(
         _rank_block(score_rows(some).detach(), *right_answers(some), per_query[some])
         for some in rows.split(max(1, block // candidates))
     ]
+    place, gain, ideal = (torch.cat(column) for column in zip(*parts, strict=True))
     return Ranking(
-        *(torch.cat(column) for column in zip(*parts, strict=True)),
+        place=place,
+        gain=gain,
+        ideal=ideal,
         count=per_query[rows],
         rows=rows,
         candidates=candidates,
@@ -394,12 +397,12 @@ def _rank_block(
     return place[filled].int(), gain, ideal  # there may be millions of places
 
 
-def _at_least(
-    values: Float[Tensor, "block n"], levels: Float[Tensor, "block levels"]
-) -> Int[Tensor, "block levels"]:
+def _at_least(values: Float[Tensor, "block n"], levels: Float[Tensor, "block levels"]) -> Int[Tensor, "block levels"]:
     """How many values of each row reach each level."""
     flags = torch.empty_like(values, dtype=torch.float32)  # summed five times as fast as truth values
-    exact = torch.float32 if values.shape[1] < 2**24 else torch.float64  # the last whole number that float32 can count to
+    exact = (
+        torch.float32 if values.shape[1] < 2**24 else torch.float64
+    )  # the last whole number that float32 can count to
     return torch.stack(
         [torch.ge(values, level[:, None], out=flags).sum(dim=1, dtype=exact) for level in levels.T], dim=1
     ).long()

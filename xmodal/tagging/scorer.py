@@ -1,16 +1,4 @@
-"""Zero-shot tags: a vocabulary of words becomes vectors, and a track's tags are the words nearest to it.
-
-Conventions
------------
-* A tag is put into every prompt template of its kind; its vector is the normalised mean of the prompts' unit vectors
-  (prompt ensembling in embedding space, Radford et al. 2021).
-* A score is the cosine of a track and a tag. It orders tracks for a tag, and tags for a track. It is no probability,
-  and no threshold on it means the same for two tags.
-* Words differ in how near they are to audio as such: some tags score high on every track. With a ``reference``
-  catalogue r_1 ... r_n the score becomes ``a·t - mean_i r_i·t = (a - mean r)·t``, how much nearer the track is than an
-  average track. This changes the order of tags for a track, never the order of tracks for a tag.
-* Tags are compared by :func:`xmodal.text.words_key`: "Piano" and "piano" are one tag.
-"""
+"""Words become vectors, and a track's tags are the words nearest to it. The conventions are those of the package."""
 
 from __future__ import annotations
 
@@ -23,9 +11,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from xmodal.embeddings import unit_rows
-from xmodal.text import PROMPTS, prompts_for, tag_prompts, words_key
+from xmodal.tagging.vocabulary import Tag, Vocabulary
+from xmodal.text import PROMPTS, prompts_for, tag_prompts
 
 Matrix = Tensor | np.ndarray
+TextEmbedder = Callable[[list[str]], Float[Matrix, "texts dim"]]
 
 TEMPLATES: Mapping[str, tuple[str, ...]] = {
     **PROMPTS,
@@ -35,62 +25,80 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "register": ("{}", "music in {}", "a melody in {}"),
     "articulation": ("{}", "{} notes", "{} playing"),
     "accompaniment": ("{}", "music with {}", "accompanied by {}"),
+    "key": ("{}", "music in {}", "a piece in the key of {}"),
+    "era": ("{}", "music from the {}", "{} music"),
+    "vocals": ("{}", "music with {}", "a song with {}"),
 }
 """Prompt templates by kind of tag: those of :mod:`xmodal.text`, and those that only tagging needs."""
+
+NULL_PROMPTS = ("music", "a sound", "an audio recording")
+"""Texts that say nothing of a track; see ``null_prompts``."""
 
 
 class TagScorer:
     """A vocabulary, embedded once, that scores any number of tracks.
 
     Args:
-        tags: Names, or names by kind. Each name once, whatever its kind.
+        tags: A vocabulary; or names; or names by kind. Each name once, whatever its kind.
         embed_texts: Texts to unit vectors ``[texts, dim]``, for instance :meth:`xmodal.embedder.Embedder.embed_texts`.
         templates: Prompt templates by kind, each with one ``{}``; or one list for tags of every kind. Kinds that are
             not there get :data:`xmodal.text.ANY_PROMPTS`.
+        languages: Codes of languages whose translations join a tag's names; the text tower must know them.
+        null_prompts: Texts without content, such as :data:`NULL_PROMPTS`, whose mean vector is subtracted from every
+            tag's: a track near to words as such is then not near to every tag. Empty: no correction.
         reference: Unit vectors of a catalogue of tracks, whose mean score of each tag is subtracted. None: no
             correction.
 
     Attributes:
-        tags: The names, in the order given.
+        vocabulary: The tags.
+        tags: Their names, in the order given.
         kinds: The kind of each, or None.
         vectors: Unit vectors ``[tags, dim]``.
-        offsets: What is subtracted from each tag's cosine.
+        weights: What a track's vector is multiplied with, ``[tags, dim]``: the unit vectors less the null prompt's.
+        offsets: What is subtracted from each tag's product.
 
     Raises:
-        ValueError: If there is no tag, a tag is blank or named twice, a template has not exactly one ``{}``, or a
-            vector is not of length 1.
+        ValueError: If there is no tag, a tag is blank or named twice, a template has not exactly one ``{}``, a
+            language has no translation, or a vector is not of length 1.
     """
 
     def __init__(
         self,
-        tags: Sequence[str] | Mapping[str, Sequence[str]],
-        embed_texts: Callable[[list[str]], Float[Matrix, "texts dim"]],
+        tags: Vocabulary | Sequence[str] | Mapping[str, Sequence[str]] | Mapping[None, Sequence[str]],
+        embed_texts: TextEmbedder,
         *,
         templates: Mapping[str, Sequence[str]] | Sequence[str] = TEMPLATES,
+        languages: Sequence[str] = (),
+        null_prompts: Sequence[str] = (),
         reference: Float[Matrix, "tracks dim"] | None = None,
     ) -> None:
-        pairs = _vocabulary(tags)
-        self.tags = [tag for tag, _ in pairs]
-        self.kinds = [kind for _, kind in pairs]
+        self.vocabulary = tags if isinstance(tags, Vocabulary) else Vocabulary(tags)
+        self.tags = self.vocabulary.names
+        self.kinds = self.vocabulary.kinds
         by_kind = templates if isinstance(templates, Mapping) else {kind or "": templates for kind in self.kinds}
         if not all(by_kind.values()):
             raise ValueError('templates must not be empty; ("{}",) is the tag alone')
         for kind in by_kind:
             prompts_for(kind, by_kind)  # refuses a template without a slot even where no tag needs it
-        prompts = [tag_prompts(tag, kind, by_kind) for tag, kind in pairs]
-        texts = [text for group in prompts for text in group]
-        embedded = torch.from_numpy(unit_rows(embed_texts(texts), "the prompts' vectors"))
-        if len(embedded) != len(texts):
-            raise ValueError(f"embed_texts must give a vector for each of {len(texts)} prompts, got {len(embedded)}")
-        owner = torch.arange(len(prompts)).repeat_interleave(torch.tensor([len(group) for group in prompts]))
-        summed = torch.zeros(len(prompts), embedded.shape[1]).index_add_(0, owner, embedded)
-        self.vectors: Float[Tensor, "tags dim"] = normalize(summed, dim=1)
+        for code in languages:
+            if not any(code in tag.translations for tag in self.vocabulary):
+                raise ValueError(f"no tag has a translation for the language {code!r}; add one or leave it out")
+        namings = [_namings(tag, by_kind, languages) for tag in self.vocabulary]
+        texts = [text for groups in namings for group in groups for text in group]
+        embedded = _checked_vectors([*texts, *null_prompts], embed_texts)
+        # Prompts make a name, names make a tag, each step a mean of unit vectors: a name with many prompts and a
+        # definition with one count the same.
+        names = _group_means(embedded[: len(texts)], [len(group) for groups in namings for group in groups])
+        self.vectors: Float[Tensor, "tags dim"] = _group_means(names, [len(groups) for groups in namings])
+        self.weights: Float[Tensor, "tags dim"] = self.vectors
+        if null_prompts:
+            self.weights = self.vectors - _group_means(embedded[len(texts) :], [len(null_prompts)])
         self.offsets: Float[Tensor, " tags"] = torch.zeros(len(self.tags))
         if reference is not None:
             self.offsets = self.score(reference).mean(dim=0)
 
     def score(self, audio: Float[Matrix, "tracks dim"]) -> Float[Tensor, "tracks tags"]:
-        """Cosines of tracks and tags, less the reference catalogue's mean if there is one.
+        """Cosines of tracks and tags, less the null prompt's and the reference catalogue's mean where they are used.
 
         Raises:
             ValueError: If a vector is not of length 1 or of another dimension than the tags'.
@@ -101,7 +109,7 @@ class TagScorer:
                 f"tracks and tags must be of one space, got vectors of {tracks.shape[1]} and {self.vectors.shape[1]} "
                 "dimensions; embed both with one model"
             )
-        return tracks @ self.vectors.T - self.offsets
+        return torch.addmm(-self.offsets, tracks, self.weights.T)
 
     def rank_tags(
         self, audio_vector: Float[Matrix, " dim"], *, top: int | None = None, kind: str | None = None
@@ -130,6 +138,7 @@ class TagScorer:
 
         Shares are for bars in a display. They are not probabilities of presence: they sum to 1 on a track that has
         none of the tags and on one that has them all, and they follow the temperature.
+        :class:`xmodal.tagging.Calibration` makes probabilities.
 
         Args:
             audio: Unit vectors of tracks.
@@ -146,27 +155,8 @@ class TagScorer:
     def labels(
         self, tags_of_tracks: Sequence[Mapping[str, Sequence[str]]]
     ) -> tuple[Bool[Tensor, "tracks tags"], Bool[Tensor, "tracks tags"]]:
-        """Which tags the tracks have, and which pairs may be judged, for :func:`xmodal.evaluation.evaluate_tags`.
-
-        A track that has no tag of some kind says nothing about that kind, so those pairs are not valid. A tag without
-        a kind is looked for in all kinds.
-
-        Args:
-            tags_of_tracks: Names by kind for each track, such as ``Track.tags``.
-
-        Returns:
-            Labels and valid.
-        """
-        own = [words_key(tag) for tag in self.tags]
-        labels = torch.zeros(len(tags_of_tracks), len(own), dtype=torch.bool)
-        valid = torch.zeros_like(labels)
-        for row, by_kind in enumerate(tags_of_tracks):
-            keys = {kind: {words_key(name) for name in names} for kind, names in by_kind.items()}
-            everything = set().union(*keys.values())
-            known = [everything if kind is None else keys.get(kind, set()) for kind in self.kinds]
-            labels[row] = torch.tensor([key in names for key, names in zip(own, known, strict=True)])
-            valid[row] = torch.tensor([bool(names) for names in known])
-        return labels, valid
+        """Labels and valid pairs of tracks; see :meth:`Vocabulary.labels`."""
+        return self.vocabulary.labels(tags_of_tracks)
 
     def _columns(self, kind: str | None) -> list[int]:
         columns = [column for column, own in enumerate(self.kinds) if kind is None or own == kind]
@@ -176,23 +166,21 @@ class TagScorer:
         return columns
 
 
-def _vocabulary(tags: Sequence[str] | Mapping[str, Sequence[str]]) -> list[tuple[str, str | None]]:
-    by_kind: list[tuple[str | None, Sequence[str]]] = (
-        list(tags.items()) if isinstance(tags, Mapping) else [(None, tags)]
-    )
-    pairs: list[tuple[str, str | None]] = []
-    seen: dict[str, str] = {}
-    for kind, names in by_kind:
-        if isinstance(names, str):
-            raise ValueError(f"tags must be a list of names, got the text {names!r}; write [{names!r}]")
-        for name in names:
-            key = words_key(name)
-            if not key:
-                raise ValueError(f"a tag must have a visible character, got {name!r}")
-            if key in seen:
-                raise ValueError(f"every tag must be named once, got {seen[key]!r} and {name!r}; leave one out")
-            seen[key] = name
-            pairs.append((name, kind))
-    if not pairs:
-        raise ValueError("there must be at least one tag, got none")
-    return pairs
+def _namings(tag: Tag, templates: Mapping[str, Sequence[str]], languages: Sequence[str]) -> list[tuple[str, ...]]:
+    """The prompts of each name of a tag. Templates are English, so a translation stands alone."""
+    spoken = [tag_prompts(name, tag.kind, templates) for name in (tag.name, *tag.synonyms)]
+    spoken += [(name,) for code in languages for name in tag.translations.get(code, ())]
+    return spoken if tag.definition is None else [*spoken, (tag.definition,)]
+
+
+def _checked_vectors(texts: list[str], embed_texts: TextEmbedder) -> Float[Tensor, "texts dim"]:
+    embedded = torch.from_numpy(unit_rows(embed_texts(texts), "the prompts' vectors"))
+    if len(embedded) != len(texts):
+        raise ValueError(f"embed_texts must give a vector for each of {len(texts)} prompts, got {len(embedded)}")
+    return embedded
+
+
+def _group_means(vectors: Float[Tensor, "rows dim"], sizes: Sequence[int]) -> Float[Tensor, "groups dim"]:
+    """Normalised means of runs of rows."""
+    owner = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    return normalize(torch.zeros(len(sizes), vectors.shape[1]).index_add_(0, owner, vectors), dim=1)

@@ -1,0 +1,453 @@
+"""Scores become probabilities: fitted on labelled tracks, or, without labels, to a stated prior.
+
+A probability is ``sigmoid(slope * score + intercept)`` with a slope and an intercept of each tag, or a rising step
+function (isotonic regression). Three ways to the two numbers, all maximum-a-posteriori logistic regression on the
+tag's score, standardised by its mean and deviation over the fitted tracks:
+
+* ``temperature``: one slope for all tags and an intercept for each (Guo et al., ICML 2017, with a bias).
+* ``platt``: a slope for each tag too (Platt 1999), under a normal prior around the temperature fit, so that a tag
+  with three examples stays near the others and one with a thousand goes its own way.
+* ``isotonic`` (Zadrozny and Elkan, KDD 2002): for tags with at least 50 examples and as many counter-examples; the
+  others stay with ``platt``.
+
+Slopes never fall below 0: calibration does not turn an order round. What is reported of a fit (log loss, Brier score,
+calibration error, F1), the choice between the three, and the thresholds all come from cross-validation, each track
+judged by a fit that has not seen its group.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Int8
+from sklearn.isotonic import IsotonicRegression
+from torch import Tensor
+
+from xmodal.embeddings import written_aside
+from xmodal.errors import ModelError, SpaceMismatchError
+from xmodal.metrics import brier_score, expected_calibration_error, log_loss
+
+FORMAT_VERSION = 1
+Method = Literal["temperature", "platt", "isotonic"]
+METHODS: tuple[Method, ...] = ("temperature", "platt", "isotonic")
+ISOTONIC_EXAMPLES = 50
+FEW_EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Scores of a vocabulary to probabilities and decisions.
+
+    Attributes:
+        tags: Names, in the order of the scorer's columns.
+        space_id: The space of the vectors that it was fitted on.
+        slope: Of each tag, at least 0.
+        intercept: Of each tag.
+        threshold: Probability from which a tag is given.
+        unsure: Half-width of the band around the threshold in which no decision is taken; 0: none.
+        steps: For tags with isotonic regression the scores and probabilities of its steps.
+        method: How it was made.
+        report: Figures of the fit, ready for JSON.
+    """
+
+    tags: tuple[str, ...]
+    space_id: str
+    slope: Float[Tensor, " tags"]
+    intercept: Float[Tensor, " tags"]
+    threshold: Float[Tensor, " tags"]
+    unsure: float = 0.0
+    steps: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    method: str = "platt"
+    report: dict[str, Any] = field(default_factory=dict)
+
+    def probabilities(self, score: Float[Tensor, "tracks tags"]) -> Float[Tensor, "tracks tags"]:
+        """Probability that each tag belongs to each track, given its score. Rising in the score.
+
+        Raises:
+            ValueError: If the number of tags differs.
+        """
+        if score.ndim != 2 or score.shape[1] != len(self.tags):
+            raise ValueError(f"scores must be [tracks, {len(self.tags)} tags], got {tuple(score.shape)}")
+        probability = torch.addcmul(self.intercept, score, self.slope).sigmoid_()
+        for column, (at, height) in self.steps.items():
+            probability[:, column] = torch.from_numpy(np.interp(score[:, column].double().numpy(), at, height))
+        return probability
+
+    def decide(self, probability: Float[Tensor, "tracks tags"]) -> Int8[Tensor, "tracks tags"]:
+        """1 for tags that are given, 0 for tags that are not, -1 where the probability is too near to the threshold."""
+        given = (probability >= self.threshold).to(torch.int8)
+        if self.unsure > 0:
+            given.masked_fill_((probability - self.threshold).abs() < self.unsure, -1)
+        return given
+
+    def check(self, tags: Sequence[str], space_id: str) -> None:
+        """Refuse to serve another vocabulary or space than it was fitted for.
+
+        Raises:
+            SpaceMismatchError: If the space is another.
+            ValueError: If the tags are others or in another order.
+        """
+        if space_id != self.space_id:
+            raise SpaceMismatchError(
+                f"the calibration was fitted in space {self.space_id} but the model makes vectors of space {space_id}; "
+                "fit it again with: xmodal tag fit MANIFEST --model MODEL"
+            )
+        if tuple(tags) != self.tags:
+            other = [tag for tag in tags if tag not in self.tags] or [tag for tag in self.tags if tag not in tags]
+            what = f"{other[0]!r} is in one of them only" if other else "their order differs"
+            raise ValueError(f"the calibration was fitted for another vocabulary: {what}; fit it again or use its tags")
+
+    def save(self, path: str | Path) -> None:
+        """Write one JSON file; a kill at any moment leaves the old file or the new one."""
+        written = {
+            "format_version": FORMAT_VERSION,
+            "space_id": self.space_id,
+            "method": self.method,
+            "unsure": self.unsure,
+            "tags": [
+                {
+                    "tag": tag,
+                    "slope": float(self.slope[column]),
+                    "intercept": float(self.intercept[column]),
+                    "threshold": float(self.threshold[column]),
+                    **({"steps": [values.tolist() for values in self.steps[column]]} if column in self.steps else {}),
+                }
+                for column, tag in enumerate(self.tags)
+            ],
+            "report": self.report,
+        }
+        with written_aside(path) as aside:
+            aside.write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Calibration:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ModelError: If the file is missing, damaged or of a newer format.
+        """
+        try:
+            read = json.loads(Path(path).read_text("utf-8"))
+            if read["format_version"] != FORMAT_VERSION:
+                raise ModelError(
+                    f"{path} has format version {read['format_version']} but this xmodal reads {FORMAT_VERSION}; "
+                    "update xmodal or fit it again with: xmodal tag fit MANIFEST --model MODEL"
+                )
+            rows = read["tags"]
+            return cls(
+                tags=tuple(row["tag"] for row in rows),
+                space_id=read["space_id"],
+                slope=torch.tensor([row["slope"] for row in rows]),
+                intercept=torch.tensor([row["intercept"] for row in rows]),
+                threshold=torch.tensor([row["threshold"] for row in rows]),
+                unsure=read["unsure"],
+                steps={
+                    column: (np.array(row["steps"][0]), np.array(row["steps"][1]))
+                    for column, row in enumerate(rows)
+                    if "steps" in row
+                },
+                method=read["method"],
+                report=read["report"],
+            )
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            raise ModelError(
+                f"{path} is no calibration that can be read ({error}); "
+                "make one with: xmodal tag fit MANIFEST --model MODEL"
+            ) from error
+
+
+def calibrate_to_prior(
+    reference_score: Float[Tensor, "tracks tags"],
+    prior: float | Float[Tensor, " tags"],
+    tags: Sequence[str],
+    space_id: str,
+    *,
+    slope: float = 2.0,
+) -> Calibration:
+    """Probabilities without labels: each tag is given to the share of a reference catalogue that its prior says.
+
+    The threshold of a tag is where the catalogue's highest ``prior`` share of scores begins. The slope, per standard
+    deviation of the score, is an assumption and not a measurement: 2 says that a track with the tag scores about two
+    deviations above one without. Only the mean probability over the catalogue (the prior) is certain.
+
+    Args:
+        reference_score: Scores of a catalogue like the one to be tagged; at least 2 tracks.
+        prior: Share of tracks that have the tag, between 0 and 1; one for all or one each.
+        tags: Names of the columns.
+        space_id: The space of the catalogue's vectors.
+        slope: Log-odds per standard deviation of a tag's score.
+
+    Raises:
+        ValueError: If a prior or the slope is out of range or there are fewer than 2 tracks.
+    """
+    share = torch.as_tensor(prior, dtype=torch.float64).expand(len(tags))
+    if not bool(((share > 0) & (share < 1)).all()) or not slope > 0:
+        raise ValueError(f"prior must be between 0 and 1 and slope above 0, got {prior} and {slope}")
+    if reference_score.ndim != 2 or reference_score.shape[1] != len(tags) or len(reference_score) < 2:
+        raise ValueError(f"reference scores must be [at least 2, {len(tags)} tags], got {tuple(reference_score.shape)}")
+    standard, mean, deviation = _standardised(reference_score, torch.ones_like(reference_score, dtype=torch.bool))
+    low, high = torch.full_like(share, -60.0), torch.full_like(share, 60.0)
+    for _ in range(80):  # bisection: the mean probability rises with the intercept
+        middle = (low + high) / 2
+        too_many = torch.sigmoid(slope * standard + middle).mean(0) > share
+        low, high = torch.where(too_many, low, middle), torch.where(too_many, middle, high)
+    cut = torch.stack([torch.quantile(standard[:, c], 1 - share[c]) for c in range(len(tags))])
+    per_score, intercept = _in_scores(torch.full_like(share, slope), middle, mean, deviation)
+    return Calibration(
+        tags=tuple(tags),
+        space_id=space_id,
+        slope=per_score.float(),
+        intercept=intercept.float(),
+        threshold=torch.sigmoid(slope * cut + middle).float(),
+        method="prior",
+        report={"tracks": len(reference_score), "prior": share.tolist(), "slope": slope},
+    )
+
+
+def fit_calibration(
+    score: Float[Tensor, "tracks tags"],
+    relevance: Bool[Tensor, "tracks tags"],
+    tags: Sequence[str],
+    space_id: str,
+    *,
+    valid: Bool[Tensor, "tracks tags"] | None = None,
+    groups: Int[Tensor, " tracks"] | None = None,
+    method: Method | Literal["auto"] = "auto",
+    folds: int = 5,
+    max_error: float | None = None,
+    seed: int = 0,
+) -> Calibration:
+    """Fit probabilities and thresholds on labelled tracks.
+
+    Args:
+        score: Scores of tracks that the model was not trained on.
+        relevance: The tag belongs to the track.
+        tags: Names of the columns.
+        space_id: The space of the vectors.
+        valid: Pairs that may be judged; an unknown tag is not a negative. None: all.
+        groups: A number for each track; tracks of one group (an artist, a recording) are never on both sides of a
+            fold. None: every track by itself.
+        method: One of the module's three, or "auto" for the one of the lowest cross-validated log loss.
+        folds: Parts of the cross-validation, at least 2.
+        max_error: Leave undecided the pairs nearest to their thresholds until at most this share of the decided ones
+            is wrong, as cross-validation measures it. None: decide all.
+        seed: Of the division into folds.
+
+    Raises:
+        ValueError: If shapes do not fit, there are fewer groups than folds, or no pair is judged right and none wrong.
+    """
+    judged = torch.ones_like(relevance, dtype=torch.bool) if valid is None else valid
+    if score.ndim != 2 or not score.shape == relevance.shape == judged.shape or score.shape[1] != len(tags):
+        raise ValueError(
+            f"score, relevance and valid must be [tracks, {len(tags)} tags], got {tuple(score.shape)}, "
+            f"{tuple(relevance.shape)} and {tuple(judged.shape)}"
+        )
+    right = relevance & judged
+    if not bool(right.any()) or not bool((judged & ~right).any()):
+        raise ValueError("a calibration needs tracks with a tag and tracks without, got only one of the two")
+    if method != "auto" and method not in METHODS:
+        raise ValueError(f"method must be auto or one of {', '.join(METHODS)}, got {method!r}")
+    if max_error is not None and not 0 < max_error < 1:
+        raise ValueError(f"max_error must be a share between 0 and 1, got {max_error}")
+    fold = _folds(len(score), groups, folds, seed)
+    tried = METHODS if method == "auto" else (method,)
+    held_out = {name: torch.zeros(score.shape, dtype=torch.float64) for name in tried}
+    for part in range(folds):
+        learn, test = fold != part, fold == part
+        for name in tried:
+            fitted = _fit(score[learn], right[learn], judged[learn], name)
+            held_out[name][test] = _probabilities(score[test], *fitted)
+    losses = {name: log_loss(probability, right, judged) for name, probability in held_out.items()}
+    best = min(losses, key=lambda name: losses[name])
+    probability = held_out[best]
+    slope, intercept, steps = _fit(score, right, judged, best)
+    threshold = best_thresholds(probability, right, judged)
+    unsure = 0.0 if max_error is None else _band(probability, right, judged, threshold, max_error)
+    decided = judged & ((probability - threshold).abs() >= unsure) if unsure > 0 else judged
+    base = (right.double().sum(0) + 0.5) / (judged.double().sum(0) + 1)
+    report = {
+        "tracks": len(score),
+        "folds": folds,
+        "held-out log loss": losses,
+        "held-out log loss of base rates": log_loss(base.expand(score.shape), right, judged),
+        "held-out Brier score": brier_score(probability, right, judged),
+        "held-out calibration error": expected_calibration_error(probability, right, judged),
+        "held-out macro F1": float(_f1(probability >= threshold, right, judged)[right.any(0)].mean()),
+        "decided": float(decided.sum() / judged.sum()),
+        "wrong among decided": float(((probability >= threshold) != right)[decided].double().mean()),
+        "examples": {tag: int(count) for tag, count in zip(tags, right.sum(0), strict=True)},
+    }
+    return Calibration(
+        tags=tuple(tags),
+        space_id=space_id,
+        slope=slope.float(),
+        intercept=intercept.float(),
+        threshold=threshold.float(),
+        unsure=unsure,
+        steps=steps,
+        method=best,
+        report=report,
+    )
+
+
+def best_thresholds(
+    probability: Float[Tensor, "tracks tags"], right: Bool[Tensor, "tracks tags"], judged: Bool[Tensor, "tracks tags"]
+) -> Float[Tensor, " tags"]:
+    """The probability from which giving a tag makes the highest F1, for each tag; in the middle between two tracks.
+
+    A tag with fewer than 5 examples gets the threshold that is best over all pairs: its own would be an accident.
+    """
+    pooled = _best_threshold(probability[judged], right[judged])
+    own = [
+        _best_threshold(probability[judged[:, column], column], right[judged[:, column], column])
+        if int(right[:, column].sum()) >= FEW_EXAMPLES
+        else pooled
+        for column in range(probability.shape[1])
+    ]
+    return torch.tensor(own, dtype=torch.float64)
+
+
+def _best_threshold(probability: Float[Tensor, " pairs"], right: Bool[Tensor, " pairs"]) -> float:
+    value, order = probability.double().sort(descending=True)
+    found = right[order].double().cumsum(0)
+    f1 = 2 * found / (torch.arange(1, len(value) + 1) + found[-1])
+    last_of_tie = torch.cat([value[:-1] > value[1:], torch.tensor([True])])
+    at = int(f1.masked_fill(~last_of_tie, -1).argmax())
+    below = float(value[at + 1]) if at + 1 < len(value) else 0.0
+    return (float(value[at]) + below) / 2
+
+
+def _f1(
+    given: Bool[Tensor, "tracks tags"], right: Bool[Tensor, "tracks tags"], judged: Bool[Tensor, "tracks tags"]
+) -> Float[Tensor, " tags"]:
+    given = given & judged
+    return 2 * (given & right).sum(0).double() / (given.sum(0) + right.sum(0)).clamp(min=1)
+
+
+def _band(probability: Tensor, right: Tensor, judged: Tensor, threshold: Tensor, max_error: float) -> float:
+    """The smallest half-width that leaves at most ``max_error`` wrong among the decided pairs."""
+    distance = (probability - threshold).abs()[judged]
+    wrong = ((probability >= threshold) != right)[judged]
+    farthest, order = distance.sort(descending=True)
+    errors = wrong[order].double().cumsum(0) / torch.arange(1, len(order) + 1)
+    last_of_tie = torch.cat([farthest[:-1] > farthest[1:], torch.tensor([True])])
+    fine = ((errors <= max_error) & last_of_tie).nonzero().flatten()
+    if not len(fine):
+        return 1.0  # no pair can be decided so surely
+    at = int(fine[-1])
+    return 0.0 if at == len(order) - 1 else float(farthest[at])
+
+
+def _folds(tracks: int, groups: Tensor | None, folds: int, seed: int) -> Int[Tensor, " tracks"]:
+    own = torch.arange(tracks) if groups is None else groups.unique(return_inverse=True)[1]
+    many = int(own.max()) + 1
+    if not 2 <= folds <= many:
+        raise ValueError(
+            f"cross-validation needs 2 folds or more, and a track or group for each; got {folds} and {many}"
+        )
+    return (torch.randperm(many, generator=torch.Generator().manual_seed(seed)) % folds)[own]
+
+
+def _probabilities(
+    score: Tensor, slope: Tensor, intercept: Tensor, steps: dict[int, tuple[np.ndarray, np.ndarray]]
+) -> Tensor:
+    made = Calibration(tuple(map(str, range(len(slope)))), "", slope, intercept, torch.zeros(len(slope)), steps=steps)
+    return made.probabilities(score.double())
+
+
+def _fit(
+    score: Tensor, right: Tensor, judged: Tensor, method: Method
+) -> tuple[Tensor, Tensor, dict[int, tuple[np.ndarray, np.ndarray]]]:
+    standard, mean, deviation = _standardised(score, judged)
+    target, weight = right.double(), judged.double()
+    slope, intercept = _fit_temperature(standard, target, weight)
+    if method != "temperature":
+        slope, intercept = _fit_platt(standard, target, weight, slope, intercept)
+    slope, intercept = _in_scores(slope, intercept, mean, deviation)
+    steps = {}
+    if method == "isotonic":
+        wrong = judged & ~right
+        enough = (right.sum(0) >= ISOTONIC_EXAMPLES) & (wrong.sum(0) >= ISOTONIC_EXAMPLES)
+        for column in enough.nonzero().flatten().tolist():
+            keep = judged[:, column]
+            # Never quite 0 or 1: a step that saw no counter-example is no certainty.
+            low, high = 1 / (int(keep.sum()) + 2), 1 - 1 / (int(keep.sum()) + 2)
+            rising = IsotonicRegression(y_min=low, y_max=high).fit(
+                score[keep, column].double().numpy(), target[keep, column].numpy()
+            )
+            steps[column] = (rising.X_thresholds_, rising.y_thresholds_)
+    return slope, intercept, steps
+
+
+def _standardised(score: Tensor, judged: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores by their tag's mean and deviation over judged tracks; a tag whose scores are all equal keeps them."""
+    values, weight = score.double(), judged.double()
+    count = weight.sum(0).clamp(min=1)
+    mean = (values * weight).sum(0) / count
+    deviation = (((values - mean).square() * weight).sum(0) / count).sqrt()
+    deviation = torch.where(deviation > 1e-9, deviation, torch.ones_like(deviation))
+    return (values - mean) / deviation, mean, deviation
+
+
+def _in_scores(slope: Tensor, intercept: Tensor, mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
+    """Slope and intercept of a standardised score as those of the score itself."""
+    per_score = slope / deviation
+    return per_score, intercept - per_score * mean
+
+
+def _fit_temperature(x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """One slope and an intercept for each tag, by Newton's method; the intercepts eliminated from each step.
+
+    Half an example and half a counter-example at the mean score (Jeffreys' prior for a share) keep the intercepts of
+    tags without examples finite, and a weak pull towards 0 the slope of labels that scores part perfectly.
+    """
+    tags = x.shape[1]
+    share = ((y * weight).sum(0) + 0.5) / (weight.sum(0) + 1)
+    slope, intercept = x.new_zeros(()), torch.logit(share)
+    for _ in range(100):
+        p = torch.sigmoid(slope * x + intercept)
+        q = torch.sigmoid(intercept)
+        curve, residual = weight * p * (1 - p), weight * (p - y)
+        gradient_slope = (residual * x).sum() + 0.01 * tags * slope
+        gradient = residual.sum(0) + (q - 0.5)
+        diagonal = curve.sum(0) + q * (1 - q)
+        cross = (curve * x).sum(0)
+        rest = (curve * x * x).sum() + 0.01 * tags - (cross.square() / diagonal).sum()
+        step_slope = (gradient_slope - (cross * gradient / diagonal).sum()) / rest
+        step = (gradient - cross * step_slope) / diagonal
+        if float(slope) == 0 and float(step_slope) >= 0:  # at the bound the intercepts go on alone
+            step = gradient / diagonal
+        moved, step = (slope - step_slope.clamp(-2, 2)).clamp(min=0), step.clamp(-2, 2)
+        change = max(float((moved - slope).abs()), float(step.abs().max()))
+        slope, intercept = moved, intercept - step
+        if change < 1e-9:
+            break
+    return slope.expand(tags), intercept
+
+
+def _fit_platt(x: Tensor, y: Tensor, weight: Tensor, slope: Tensor, intercept: Tensor) -> tuple[Tensor, Tensor]:
+    """A slope and an intercept for each tag, under a normal prior of deviation 1 around the temperature fit."""
+    slope_prior, intercept_prior = slope, intercept
+    for _ in range(100):
+        p = torch.sigmoid(slope * x + intercept)
+        curve, residual = weight * p * (1 - p), weight * (p - y)
+        g_slope = (residual * x).sum(0) + (slope - slope_prior)
+        g_intercept = residual.sum(0) + (intercept - intercept_prior)
+        aa, ab, bb = (curve * x * x).sum(0) + 1, (curve * x).sum(0), curve.sum(0) + 1
+        determinant = aa * bb - ab.square()
+        step_slope = ((bb * g_slope - ab * g_intercept) / determinant).clamp(-2, 2)
+        step = ((aa * g_intercept - ab * g_slope) / determinant).clamp(-2, 2)
+        held = (slope == 0) & (step_slope >= 0)  # at the bound the intercept goes on alone
+        step = torch.where(held, (g_intercept / bb).clamp(-2, 2), step)
+        moved = (slope - step_slope).clamp(min=0)
+        change = torch.maximum((moved - slope).abs(), step.abs())
+        slope, intercept = moved, intercept - step
+        if float(change.max()) < 1e-9:
+            break
+    return slope, intercept
