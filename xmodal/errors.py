@@ -26,10 +26,11 @@ class AudioError(XmodalError):
         super().__init__(f"{path}: {reason}")
         self.path = Path(path)
         self.reason = reason
+        self._place = path  # a Path would make one slash of the two in a URL
 
-    def __reduce__(self) -> tuple[type, tuple[Path, str]]:
+    def __reduce__(self) -> tuple[type, tuple[str | Path, str]]:
         # A loader's worker process sends its error home by pickle, which by default calls cls(*args).
-        return type(self), (self.path, self.reason)
+        return type(self), (self._place, self.reason)
 
 
 class DataError(XmodalError):

@@ -11,6 +11,7 @@ Conventions
   ``cut(load(path, sample_rate), sample_rate, policy)``, however long the file is.
 * A part of a file equals that slice of the whole file to within 1e-5 (bit-exactly where nothing is resampled).
 * The decoder is chosen by the file's content, never by its suffix.
+* Bytes in memory, behind a URL or inside a tar shard (:class:`StoredAudio`) give what a file with these bytes gives.
 * A file that cannot give honest samples raises :class:`~xmodal.errors.AudioError`; digital silence is honest.
 """
 
@@ -18,7 +19,6 @@ from xmodal.audio.decode import PEAK_LIMIT
 from xmodal.audio.files import (
     AUDIO_SUFFIXES,
     LOAD_LIMIT_SECONDS,
-    AudioInfo,
     digest,
     find_audio,
     load,
@@ -26,12 +26,18 @@ from xmodal.audio.files import (
     windows,
 )
 from xmodal.audio.policy import Window, WindowPolicy, cut
+from xmodal.audio.stored import AudioInfo, AudioLike, BytesAudio, RangeAudio, RemoteAudio, StoredAudio
 
 __all__ = [
     "AUDIO_SUFFIXES",
     "LOAD_LIMIT_SECONDS",
     "PEAK_LIMIT",
     "AudioInfo",
+    "AudioLike",
+    "BytesAudio",
+    "RangeAudio",
+    "RemoteAudio",
+    "StoredAudio",
     "Window",
     "WindowPolicy",
     "cut",

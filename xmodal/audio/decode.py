@@ -27,6 +27,7 @@ import math
 import os
 import stat
 import struct
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -39,6 +40,7 @@ import soundfile
 from av.error import FFmpegError
 from jaxtyping import Float
 
+from xmodal.audio.stored import AudioLike, StoredAudio, place_of
 from xmodal.errors import AudioError
 
 PEAK_LIMIT = 16.0  # 24 dB over full scale: far above any overshoot or hot float mix, far below unscaled integers
@@ -84,14 +86,20 @@ class Source(Protocol):
 
 
 @contextmanager
-def open_audio(path: str | os.PathLike[str]) -> Iterator[Source]:
-    """Open an audio file with the decoder that its content asks for.
+def open_audio(audio: AudioLike) -> Iterator[Source]:
+    """Open audio with the decoder that its content asks for.
 
     Raises:
         AudioError: If there is no such file, or it is empty, not audio, cut short, or of an unusable sample rate.
     """
-    path = Path(path)
-    descriptor = _open_regular_file(path)
+    path = place_of(audio)
+    if isinstance(audio, StoredAudio):
+        # A file without a name, so that bytes are decoded by the very same code as files.
+        descriptor = _nameless_file(path, audio.read())
+        readable = f"/dev/fd/{descriptor}"
+    else:
+        descriptor = _open_regular_file(Path(audio))
+        readable = str(path)
     try:
         _refuse_cut_short(path, descriptor)
         source = _SoundFileSource.open(path, descriptor)
@@ -100,7 +108,7 @@ def open_audio(path: str | os.PathLike[str]) -> Iterator[Source]:
                 _refuse_rate(path, source.sample_rate)
                 yield source
             return
-        with _av_container(path) as container:
+        with _av_container(path, readable) as container:
             av_source = _AvSource(path, container)
             _refuse_rate(path, av_source.sample_rate)
             yield av_source
@@ -127,7 +135,26 @@ def _open_regular_file(path: Path) -> int:
         raise AudioError(path, f"is not a possible path ({error}); check the path") from error
 
 
-def _refuse_rate(path: Path, sample_rate: int) -> None:
+def _nameless_file(path: str | Path, content: bytes) -> int:
+    """A descriptor of a file that holds the bytes, in memory where the system has such files."""
+    if not content:
+        raise AudioError(path, "is empty (0 bytes); get it again")
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("audio")
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _refuse_rate(path: str | Path, sample_rate: int) -> None:
     if sample_rate not in SAMPLE_RATES_HZ:
         raise AudioError(
             path,
@@ -139,7 +166,7 @@ def _refuse_rate(path: Path, sample_rate: int) -> None:
 # What the file's own bytes say about its end
 
 
-def _refuse_cut_short(path: Path, descriptor: int) -> None:
+def _refuse_cut_short(path: str | Path, descriptor: int) -> None:
     size = os.fstat(descriptor).st_size
     magic = os.pread(descriptor, 12, 0)
     if magic[8:] in (b"WAVE", b"AIFF", b"AIFC"):
@@ -207,7 +234,7 @@ class _SequentialSoundFile(soundfile.SoundFile):
 
 
 class _SoundFileSource:
-    def __init__(self, path: Path, file: _SequentialSoundFile) -> None:
+    def __init__(self, path: str | Path, file: _SequentialSoundFile) -> None:
         self.path = path
         self.file = file
         self.format = f"{file.format}/{file.subtype}".lower()
@@ -216,7 +243,7 @@ class _SoundFileSource:
         self.declared_frames = file.frames if file.frames < _UNKNOWN_FRAMES else None
 
     @classmethod
-    def open(cls, path: Path, descriptor: int) -> _SoundFileSource | None:
+    def open(cls, path: str | Path, descriptor: int) -> _SoundFileSource | None:
         """The source, or None where libsndfile does not know the format or would guess the length."""
         try:
             # By descriptor: a name that ends in .raw is taken for headerless samples. libsndfile must not own it,
@@ -268,10 +295,10 @@ class _SoundFileSource:
 
 
 @contextmanager
-def _av_container(path: Path) -> Iterator[Any]:
+def _av_container(path: str | Path, readable: str) -> Iterator[Any]:
     try:
         container = av.open(
-            f"file:{path}",  # so that a name such as "http:..." or "concat:..." is a file's name and nothing else
+            f"file:{readable}",  # so that a name such as "http:..." or "concat:..." is a file's name and nothing else
             metadata_errors="replace",
             container_options={"format_whitelist": _AV_CONTAINERS},
         )
@@ -284,7 +311,7 @@ def _av_container(path: Path) -> Iterator[Any]:
 
 
 class _AvSource:
-    def __init__(self, path: Path, container: Any) -> None:
+    def __init__(self, path: str | Path, container: Any) -> None:
         self.path = path
         if not container.streams.audio:
             raise AudioError(path, "holds no audio stream; choose another file")
@@ -356,7 +383,7 @@ def _frame_values(frame: Any) -> Float[np.ndarray, "frames channels"]:
         return values.astype(np.float32, copy=False)
 
 
-def _mono(path: Path, block: Float[np.ndarray, "frames channels"]) -> Float[np.ndarray, " frames"]:
+def _mono(path: str | Path, block: Float[np.ndarray, "frames channels"]) -> Float[np.ndarray, " frames"]:
     channels = block.shape[1]
     mono = block[:, 0].copy()
     if channels > 1:
@@ -387,7 +414,7 @@ def _refuse_shortfall(source: _SoundFileSource | _AvSource, decoded: int, tolera
         )
 
 
-def _damaged(path: Path, seconds: float, error: Exception) -> AudioError:
+def _damaged(path: str | Path, seconds: float, error: Exception) -> AudioError:
     return AudioError(path, f"is damaged at about {seconds:.2f} s ({_words(error)}); {_WHOLE_FILE}")
 
 

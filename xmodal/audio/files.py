@@ -7,7 +7,6 @@ import math
 import operator
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from jaxtyping import Float
 
 from xmodal.audio.decode import SAMPLE_RATES_HZ, Source, open_audio
 from xmodal.audio.policy import Window, WindowPolicy, cut_stream
+from xmodal.audio.stored import AudioInfo, AudioLike, StoredAudio, place_of
 from xmodal.errors import AudioError
 
 LOAD_LIMIT_SECONDS = 4 * 3600.0
@@ -35,26 +35,7 @@ _MARGIN_SECONDS = 0.25
 _LONGEST_SECONDS = 1e9  # 31 years: beyond it, positions would not fit a decoder's 64 bits
 
 
-@dataclass(frozen=True)
-class AudioInfo:
-    """What a file declares about itself.
-
-    Attributes:
-        sample_rate: In Hz, of the file.
-        channels: Number of channels.
-        frames: Samples per channel as declared; counted by decoding where nothing is declared.
-        duration_seconds: ``frames / sample_rate``.
-        format: Container and codec, such as ``"flac/pcm_16"``, ``"ogg/vorbis"``, ``"mov/aac"``.
-    """
-
-    sample_rate: int
-    channels: int
-    frames: int
-    duration_seconds: float
-    format: str
-
-
-def probe(path: str | os.PathLike[str]) -> AudioInfo:
+def probe(audio: AudioLike) -> AudioInfo:
     """What a file declares about itself, without decoding it where it declares its length.
 
     Only :func:`load` and :func:`windows` find out whether the declaration is true.
@@ -62,17 +43,19 @@ def probe(path: str | os.PathLike[str]) -> AudioInfo:
     Raises:
         AudioError: If the file is not readable audio, is visibly cut short, or holds no samples.
     """
-    with open_audio(path) as source:
+    if isinstance(audio, StoredAudio) and audio.info is not None:
+        return audio.info
+    with open_audio(audio) as source:
         frames = source.declared_frames
         if frames is None:
             frames = sum(len(block) for block in source.blocks(0, None))
         if frames == 0:
-            raise AudioError(Path(path), "holds no audio samples; get it again")
+            raise AudioError(place_of(audio), "holds no audio samples; get it again")
         return AudioInfo(source.sample_rate, source.channels, frames, frames / source.sample_rate, source.format)
 
 
 def load(
-    path: str | os.PathLike[str],
+    audio: AudioLike,
     sample_rate: int,
     *,
     start_seconds: float = 0.0,
@@ -85,7 +68,7 @@ def load(
     start, because no seek in them is exact. Keep what you read many small parts of in one of the former.
 
     Args:
-        path: Any audio file; its suffix does not matter.
+        audio: Any audio file, its suffix does not matter; or stored audio.
         sample_rate: Rate of the result in Hz, from 1,000 to 1,536,000.
         start_seconds: Where to begin.
         duration_seconds: How much to read; None means to the end. A file that ends earlier gives what there is.
@@ -111,12 +94,12 @@ def load(
             )
         stop = start + length
     _check_limit(max_seconds)
-    blocks = list(_stream(Path(path), sample_rate, start, stop, max_seconds))
+    blocks = list(_stream(audio, sample_rate, start, stop, max_seconds))
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
 def windows(
-    path: str | os.PathLike[str],
+    audio: AudioLike,
     sample_rate: int,
     policy: WindowPolicy,
     *,
@@ -127,7 +110,7 @@ def windows(
     """The windows of a file, or of a part of it, in bounded memory: about two windows, however long the file is.
 
     Args:
-        path: Any audio file; its suffix does not matter.
+        audio: Any audio file, its suffix does not matter; or stored audio.
         sample_rate: Rate of the windows in Hz, from 1,000 to 1,536,000.
         policy: Where the windows lie, counted from ``start_seconds``.
         start_seconds: Where to begin.
@@ -153,14 +136,15 @@ def windows(
     policy.hop_samples(sample_rate)
     policy.window_samples(sample_rate)
     _check_limit(max_seconds)
-    return cut_stream(_stream(Path(path), sample_rate, start, stop, max_seconds), sample_rate, policy, start)
+    return cut_stream(_stream(audio, sample_rate, start, stop, max_seconds), sample_rate, policy, start)
 
 
 def _stream(
-    path: Path, sample_rate: int, start: int, stop: int | None, max_seconds: float | None
+    audio: AudioLike, sample_rate: int, start: int, stop: int | None, max_seconds: float | None
 ) -> Iterator[Float[np.ndarray, " samples"]]:
     """Blocks of samples ``start`` to ``stop`` of the file at ``sample_rate``; at least one sample or an error."""
-    with open_audio(path) as source:
+    path = place_of(audio)
+    with open_audio(audio) as source:
         declared = source.declared_frames
         if declared is not None:
             total = declared * sample_rate / source.sample_rate
@@ -202,7 +186,7 @@ def _resampled(blocks: Iterator[np.ndarray], rate: int, sample_rate: int) -> Ite
     yield resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
 
 
-def _refuse_too_long(path: Path, samples: float, sample_rate: int, max_seconds: float | None) -> None:
+def _refuse_too_long(path: str | Path, samples: float, sample_rate: int, max_seconds: float | None) -> None:
     if max_seconds is not None and samples > max_seconds * sample_rate:
         raise AudioError(
             path,
@@ -281,19 +265,21 @@ def _cannot_list(error: OSError) -> None:
     raise AudioError(error.filename or "?", f"cannot be listed ({error.strerror}); check its permissions") from error
 
 
-def digest(path: str | os.PathLike[str]) -> str:
+def digest(audio: AudioLike) -> str:
     """Name of a file's content: 32 hex digits of BLAKE2b over its bytes, read in a stream.
 
     Two files have the same digest if and only if they hold the same bytes, so it can key a cache that survives
-    renames and copies. What the bytes are does not matter; a damaged file has a digest too.
+    renames and copies, also into a shard. What the bytes are does not matter; a damaged file has a digest too.
 
     Raises:
         AudioError: If the file cannot be read.
     """
+    if isinstance(audio, StoredAudio):
+        return hashlib.blake2b(audio.read(), digest_size=16).hexdigest()
     try:
-        with open(path, "rb") as file:
+        with open(audio, "rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except OSError as error:
         raise AudioError(
-            Path(path), f"cannot be read ({error.strerror}); check the path and its permissions"
+            Path(audio), f"cannot be read ({error.strerror}); check the path and its permissions"
         ) from error

@@ -4,6 +4,10 @@ Conventions
 -----------
 Tags are compared in the form of :func:`xmodal.text.words_key`: "Piano" and "piano" are one tag. The kind of a tag
 does not take part in the comparison: a text that names "soft" is right for a soft dynamic and for a soft mood.
+
+What a track says of a tag is one of three things. *Present*: ``tags`` names it. *Absent*: ``absent`` names it, or its
+kind is labelled in full. *Unknown*: all else, and an unknown tag is no negative. A kind is labelled in full if it is in
+``tags`` and not in ``absent``; where ``absent`` has it, only what it names is absent.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from xmodal.audio.stored import AudioLike, StoredAudio
+from xmodal.data.lyrics import LyricLine
 from xmodal.text import words_key
 
 
@@ -54,18 +60,24 @@ class Track:
 
     Attributes:
         id: Name of the track, unique in its manifest.
-        path: The audio file.
+        path: The audio file; for stored audio, its place for people to read.
         start_seconds: Where in the file the track starts, at least 0.
         end_seconds: Where it ends, after its start; None: where the file ends.
         tags: Names by kind: ``{"instrument": ("flute", "piano"), "mood": ("calm",)}``. A kind without names is
             dropped: nothing is known about it.
+        absent: Names that are known not to fit, by kind. A kind that stands here, were it with no name, is labelled
+            in part: of its other names nothing is known.
         captions: The texts that are right for the track.
-        lyrics: The words that are sung.
+        lyrics: The words that are sung; None with ``timed_lyrics`` means those.
+        timed_lyrics: The lines that are sung, with their times in seconds from the start of the file.
         title: Name of the piece.
         artist: Who plays it.
         album: Where it was published.
         split: The part of the corpus it belongs to, as the manifest says it.
         group: Tracks of one group (takes of one recording, a speaker) must not be on two sides of a split.
+        licence: What may be done with the audio, such as "CC BY 4.0".
+        source: Where it comes from, such as a URL or the name of a data set.
+        data: The audio where it is no file of its own: bytes in memory, in a shard, behind a URL.
         extra: Everything else that the manifest says; JSON-able.
 
     An empty text (a blank title) is held as None.
@@ -77,13 +89,18 @@ class Track:
     end_seconds: float | None = None
     # Mappings cannot be hashed, and the rest is enough to tell tracks apart.
     tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    absent: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     captions: tuple[Caption, ...] = ()
     lyrics: str | None = None
+    timed_lyrics: tuple[LyricLine, ...] = ()
     title: str | None = None
     artist: str | None = None
     album: str | None = None
     split: str | None = None
     group: str | None = None
+    licence: str | None = None
+    source: str | None = None
+    data: StoredAudio | None = None
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -97,7 +114,9 @@ class Track:
         captions = tuple(self.captions)
         if not all(isinstance(caption, Caption) for caption in captions):
             raise ValueError(f"captions must be Caption objects, got {captions!r}; wrap a text as Caption(text)")
-        for name in ("lyrics", "title", "artist", "album", "split", "group"):
+        if not all(isinstance(line, LyricLine) for line in self.timed_lyrics):
+            raise ValueError(f"timed_lyrics must be LyricLine objects, got {self.timed_lyrics!r}")
+        for name in ("lyrics", "title", "artist", "album", "split", "group", "licence", "source"):
             text = getattr(self, name)
             if not (text is None or isinstance(text, str)):
                 raise ValueError(f"{name} must be a text or None, got {text!r}")
@@ -107,9 +126,50 @@ class Track:
         object.__setattr__(self, "path", Path(self.path))
         object.__setattr__(self, "start_seconds", start)
         object.__setattr__(self, "end_seconds", end)
-        object.__setattr__(self, "tags", {kind: _names(kind, names) for kind, names in self.tags.items() if names})
+        tags = {kind: _names(kind, names) for kind, names in self.tags.items() if names}
+        absent = {kind: _names(kind, names) for kind, names in self.absent.items()}
+        for kind, names in absent.items():
+            both = {words_key(name) for name in names} & {words_key(name) for name in tags.get(kind, ())}
+            if both:
+                raise ValueError(f"{min(both)!r} is both among the tags of kind {kind!r} and among the absent ones")
+        object.__setattr__(self, "tags", tags)
+        object.__setattr__(self, "absent", absent)
         object.__setattr__(self, "captions", captions)
+        object.__setattr__(self, "timed_lyrics", tuple(self.timed_lyrics))
+        if self.lyrics is None and self.timed_lyrics:
+            object.__setattr__(self, "lyrics", "\n".join(line.text for line in self.timed_lyrics))
         object.__setattr__(self, "extra", dict(self.extra))
+
+    @property
+    def audio(self) -> AudioLike:
+        """What :mod:`xmodal.audio` reads: the stored audio, else the file."""
+        return self.path if self.data is None else self.data
+
+    def has_tag(self, tag: str, kind: str | None = None) -> bool | None:
+        """Whether a tag fits: True, False, or None where the track does not say.
+
+        Args:
+            tag: The name, in any letter case.
+            kind: Its kind; None looks in all kinds, and then the tag is absent if a kind denies it, or if every
+                kind that the track has is labelled in full.
+        """
+        present, absent, full = self._labels
+        key = words_key(tag)
+        kinds = {*present, *absent} if kind is None else {kind}
+        if any(key in present.get(name, ()) for name in kinds):
+            return True
+        if any(key in absent.get(name, ()) for name in kinds):
+            return False
+        return False if kinds and kinds <= full else None
+
+    @cached_property
+    def _labels(self) -> tuple[dict[str, frozenset[str]], dict[str, frozenset[str]], frozenset[str]]:
+        """Present and absent names by kind, as compared, and the kinds that are labelled in full."""
+        present, absent = (
+            {kind: frozenset(map(words_key, names)) for kind, names in by_kind.items()}
+            for by_kind in (self.tags, self.absent)
+        )
+        return present, absent, frozenset(present.keys() - absent.keys())
 
     @cached_property
     def all_tags(self) -> frozenset[str]:
@@ -132,6 +192,25 @@ def track_fields(track: Track) -> dict[str, Any]:
         "caption": track.captions[0].text if track.captions else None,
         **{name: getattr(track, name) for name in ("id", "title", "artist", "album", "lyrics")},
     }
+
+
+def tag_matrices(
+    tracks: Sequence[Track], tags: Sequence[tuple[str | None, str]]
+) -> tuple[Bool[Tensor, "tracks tags"], Bool[Tensor, "tracks tags"]]:
+    """Which tags the tracks have, and which pairs may be judged: of an unknown tag nothing is known.
+
+    Args:
+        tracks: The rows.
+        tags: ``(kind, name)`` of the columns; a name of kind None is looked for in all kinds.
+
+    Returns:
+        Labels and valid; where valid is False, the label is False and means nothing.
+    """
+    said = [[track.has_tag(name, kind) for kind, name in tags] for track in tracks]
+    shape = (len(tracks), len(tags))
+    labels = torch.tensor([[answer is True for answer in row] for row in said], dtype=torch.bool).reshape(shape)
+    valid = torch.tensor([[answer is not None for answer in row] for row in said], dtype=torch.bool).reshape(shape)
+    return labels, valid
 
 
 def relevance_matrix(
