@@ -28,6 +28,7 @@ HOME_OF = {
     "faiss": {"index/faiss.py"},
     "transformers": {"towers/sentence_transformer.py"},
     "sentence_transformers": {"towers/sentence_transformer.py"},
+    "datasets": {"data/huggingface.py"},
     "symusic": {"data/demo/render.py"},
     "fastapi": set(),
 }

@@ -306,7 +306,7 @@ def _decode(
 
 def _file_windows(file: str | Path | Track, sample_rate: int, policy: WindowPolicy) -> Iterable[Window]:
     if isinstance(file, Track):
-        return windows(file.path, sample_rate, policy, start_seconds=file.start_seconds, end_seconds=file.end_seconds)
+        return windows(file.audio, sample_rate, policy, start_seconds=file.start_seconds, end_seconds=file.end_seconds)
     return windows(file, sample_rate, policy)
 
 

@@ -62,7 +62,9 @@ FULL_ROW = Track(
     album="Days",
     split="valid",
     group="session 1",
-    extra={"licence": "CC0"},
+    licence="CC0",
+    source="https://example.org/1",
+    extra={"note": "x"},
 )
 
 
@@ -73,9 +75,9 @@ def same_but_path(track: Track, corpus: Path) -> bool:
 def test_a_csv_row_becomes_a_track(corpus: Path) -> None:
     [track] = read_csv(
         corpus,
-        "\ufeffid, File ,start,END,tags,instrument,mood,text,lyrics,title,Artist,album,subset,group,licence,note\n"
+        "\ufeffid, File ,start,END,tags,instrument,mood,text,lyrics,title,Artist,album,subset,group,licence,source,note\n"
         '\none,a.wav, 1.5,4,lo-fi;rain,"[""flute"", ""piano""]",calm,Flute; then rain.|A calm piece,"la, la",'
-        "Dawn,Someone,Days,valid,session 1,CC0,\n",
+        "Dawn,Someone,Days,valid,session 1,CC0,https://example.org/1,x\n",
         tag_fields=["instrument", "mood"],
     )
     assert same_but_path(track, corpus)
@@ -97,7 +99,9 @@ def test_a_json_line_becomes_a_track(corpus: Path) -> None:
         "album": "Days",
         "split": "valid",
         "group": "session 1",
-        "licence": "CC0",
+        "license": "CC0",
+        "source": "https://example.org/1",
+        "note": "x",
     }
     manifest = write(corpus / "m.jsonl", "", row, " ")
     [track] = read_tracks(manifest, tag_fields={"instruments": "instrument", "mood": "mood"})
@@ -121,6 +125,8 @@ def test_a_parquet_row_becomes_a_track(corpus: Path) -> None:
         "split": ["valid"],
         "group": ["session 1"],
         "licence": ["CC0"],
+        "source": ["https://example.org/1"],
+        "note": ["x"],
     }
     pyarrow.parquet.write_table(pyarrow.table(columns), corpus / "m.parquet")
     [track] = read_tracks(corpus / "m.parquet", tag_fields=["instrument", "mood"])
@@ -232,7 +238,7 @@ def test_an_audio_root_is_the_only_place_to_look(corpus: Path, tmp_path: Path) -
     manifest = write(tmp_path / "m.jsonl", {"path": "b.flac"})
     assert read_tracks(manifest, audio_root=corpus / "sub")[0].path == corpus / "sub" / "b.flac"
     (tmp_path / "b.flac").touch()
-    with pytest.raises(DataError, match=r"1 audio files are not under .*corpus[^ ]* \(line 1: b.flac\)"):
+    with pytest.raises(DataError, match=r"1 set aside, audio files are not under .*corpus[^ ]* \(line 1: b.flac\)"):
         read_tracks(manifest, audio_root=corpus)
 
 
@@ -241,7 +247,7 @@ def test_missing_audio_is_counted_and_the_places_named(corpus: Path) -> None:
     with pytest.raises(DataError) as refusal:
         read_tracks(manifest)
     assert str(refusal.value) == (
-        f"{manifest}: 4 audio files are not under {corpus} and {corpus.parent} (line 2: w.wav; line 3: x.wav; line 4: "
+        f"{manifest}: 4 set aside, audio files are not under {corpus} and {corpus.parent} (line 2: w.wav; line 3: x.wav; line 4: "
         "y.wav; …); give audio_root, the folder where the paths start, or missing='skip' to go on with the files that "
         "are there, if any"
     )
@@ -251,12 +257,12 @@ def test_missing_audio_is_left_out_and_reported_when_asked(corpus: Path, caplog:
     manifest = write(corpus / "m.jsonl", {"path": "a.wav"}, {"path": "w.wav"}, {"path": "sub"})
     with caplog.at_level(logging.WARNING):
         assert [track.id for track in read_tracks(manifest, missing="skip")] == ["a.wav"]
-    assert "2 audio files left out" in caplog.text
+    assert "2 set aside, audio files are not under" in caplog.text
     assert "line 2: w.wav; line 3: sub" in caplog.text
 
 
 def test_a_manifest_whose_audio_is_all_missing_is_refused_even_so(corpus: Path) -> None:
-    with pytest.raises(DataError, match="1 audio files are not under"):
+    with pytest.raises(DataError, match="1 set aside, audio files are not under"):
         read_tracks(write(corpus / "m.jsonl", {"path": "w.wav"}), missing="skip")
 
 

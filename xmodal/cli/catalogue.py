@@ -20,15 +20,18 @@ if TYPE_CHECKING:  # an index can be described without loading torch
 def embed(args: Namespace) -> int:
     """``xmodal embed``: audio files to vectors."""
     from xmodal.cli.export import export
-    from xmodal.data.manifests import read_tracks
+    from xmodal.data.manifests import read_corpus
 
     if args.out.suffix != ".parquet":
         raise ValueError(f"--out must name a file ending in .parquet, got {args.out}")
-    tracks = read_tracks(args.source, audio_root=args.audio_root, tag_fields=args.tag_fields, missing="skip")
+    corpus = read_corpus(args.source, audio_root=args.audio_root, tag_fields=args.tag_fields, missing="skip")
+    tracks = corpus.tracks
     embedder = load_embedder(args.model, args)
     try:
         with progress("embedding", len(tracks)) as advance:
-            report = export(embedder, tracks, args.out, windows=args.windows, advance=advance)
+            report = export(
+                embedder, tracks, args.out, windows=args.windows, set_aside=corpus.set_aside, advance=advance
+            )
     except KeyboardInterrupt:
         sys.stderr.write("xmodal: what is finished is kept; the same command goes on from there\n")
         raise

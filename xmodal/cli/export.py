@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from xmodal.data.corpus import SetAside
 from xmodal.data.tracks import Track
 from xmodal.embedder import Embedder, FileWindows
 from xmodal.embeddings import Embeddings, join, written_aside
@@ -49,6 +50,7 @@ def export(
     out: Path,
     *,
     windows: bool = False,
+    set_aside: Sequence[SetAside] = (),
     advance: Callable[[int], None] = lambda count: None,
 ) -> Report:
     """Embed tracks into a Parquet file; with no vector at all, only the failures are written.
@@ -58,6 +60,7 @@ def export(
         tracks: Files, or parts of files, in the order of the rows.
         out: The Parquet file.
         windows: A row for each window instead of one for each track; ``metadata["track"]`` is then the track's id.
+        set_aside: What the manifest names and could not be used; it is counted and listed with the failures.
         advance: Called with the number of files finished since the last call.
 
     Raises:
@@ -66,7 +69,8 @@ def export(
     if len({track.id for track in tracks}) < len(tracks):
         raise ValueError("every track needs an id of its own; drop the manifest's id column to have them made")
     parts_folder = out.with_name(f".{out.name}.parts")
-    parts, failures = [], []
+    parts: list[Embeddings] = []
+    failures = [{"id": one.id, "path": one.path, "reason": one.reason} for one in set_aside]
     for first in range(0, len(tracks), CHUNK_FILES):
         chunk = tracks[first : first + CHUNK_FILES]
         part = parts_folder / f"{_fingerprint(embedder.space_id, windows, chunk)}.parquet"
@@ -80,7 +84,7 @@ def export(
         parts.append(Embeddings.load(part))
         failures += [json.loads(line) for line in said.read_text("utf-8").splitlines()]
     rows = sum(map(len, parts))
-    report = Report(len(tracks), len(failures), rows, out.with_name(f"{out.name}.failures.jsonl"))
+    report = Report(len(tracks) + len(set_aside), len(failures), rows, out.with_name(f"{out.name}.failures.jsonl"))
     if rows:
         join(parts).save(out)
     if failures:
@@ -134,7 +138,8 @@ def _fingerprint(space_id: str, windows: bool, tracks: Sequence[Track]) -> str:
     described: list[Any] = [space_id, windows]
     for track in tracks:
         try:
-            status = track.path.stat()
+            # A shard's change is a change of all its members.
+            status = Path(getattr(track.data, "container", None) or track.path).stat()
         except OSError:
             described.append([track.id, _facts(track)])
         else:

@@ -13,9 +13,9 @@ import torch
 from xmodal.audio import find_audio
 from xmodal.cli.shared import embed_all, load_embedder, print_json, print_line, print_table
 from xmodal.data.datasets import evaluation_texts
-from xmodal.data.manifests import read_tracks
+from xmodal.data.manifests import read_corpus
 from xmodal.data.splits import split_tracks
-from xmodal.data.tracks import Track
+from xmodal.data.tracks import Track, tag_matrices
 from xmodal.embedder import Embedder
 from xmodal.embeddings import Embeddings
 from xmodal.errors import DataError, SpaceMismatchError
@@ -80,7 +80,8 @@ def _scorer(vocabulary: ByKind, embedder: Embedder, reference: Embeddings | None
 
 def evaluate(args: Namespace) -> int:
     """``xmodal evaluate``: how well a model finds and tags the tracks of a manifest."""
-    every = read_tracks(args.manifest, audio_root=args.audio_root, tag_fields=args.tag_fields, missing="skip")
+    corpus = read_corpus(args.manifest, audio_root=args.audio_root, tag_fields=args.tag_fields, missing="skip")
+    every = corpus.tracks
     tracks = every if args.split == "all" else split_tracks(every)[args.split]
     if not tracks:
         raise DataError(f"{args.manifest} has no tracks in its {args.split} split; choose another with --split, or all")
@@ -104,7 +105,8 @@ def evaluate(args: Namespace) -> int:
     tags = _evaluate_tags(embedder, audio, kept)
     if args.json:
         facts = {"model": str(args.model), "space_id": embedder.space_id, "manifest": str(args.manifest)}
-        failures = [{"path": str(failure.path), "reason": failure.reason} for failure in result.failures]
+        failures = [{"path": one.path, "reason": one.reason} for one in corpus.set_aside]
+        failures += [{"path": str(failure.path), "reason": failure.reason} for failure in result.failures]
         counts = {"split": args.split, "tracks": len(kept), "texts": len(texts), "failures": failures}
         print_json(
             {**facts, **counts, "retrieval": retrieval.to_dict(), "tags": None if tags is None else tags.to_dict()}
@@ -132,7 +134,7 @@ def _evaluate_tags(embedder: Embedder, audio: np.ndarray, tracks: Sequence[Track
     if not vocabulary:
         return None
     scorer = _scorer(vocabulary, embedder)
-    labels, valid = scorer.labels([track.tags for track in tracks])
+    labels, valid = tag_matrices(tracks, list(zip(scorer.kinds, scorer.tags, strict=True)))
     if not ((labels & valid).any(dim=0) & (~labels & valid).any(dim=0)).any():
         return None
     return evaluate_tags(audio, scorer.vectors, labels, scorer.tags, valid=valid)

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from xmodal.data.tracks import Caption, Track, relevance_matrix
+from xmodal.data.tracks import Caption, Track, relevance_matrix, tag_matrices
 from xmodal.data.windows import CachedWindowSet, Features, WindowSet
 from xmodal.errors import AudioError, DataError
 from xmodal.text import captions_from_tags, tag_prompts
@@ -187,12 +187,12 @@ class TrainingSet(Dataset[tuple[int, int]]):
             Relevance of the texts, relevance of the prompts, and where a prompt may be judged.
         """
         tracks = [self.tracks[row] for row in audio.rows]
-        # A track with no tag of a kind says nothing about that kind: unknown is not a negative.
-        valid = torch.tensor([[kind in track.tags for kind in text.prompt_kinds] for track in tracks], dtype=torch.bool)
+        named = [tag for prompt in text.prompts for tag in prompt.requires or ()]  # one each
         return (
             relevance_matrix(tracks, text.captions, text.owners),
             relevance_matrix(tracks, text.prompts, [None] * len(text.prompts)),
-            valid.reshape(len(tracks), len(text.prompts)),
+            # Of a tag that a track does not speak of nothing is known: unknown is not a negative.
+            tag_matrices(tracks, list(zip(text.prompt_kinds, named, strict=True)))[1],
         )
 
     def draw(self, track: Track, rng: random.Random) -> list[Caption]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import bisect
 import csv
+import functools
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xmodal.errors import DataError
+from xmodal.audio import AudioInfo, StoredAudio
+from xmodal.errors import AudioError, DataError
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,8 @@ class Row:
 
     Attributes:
         place: Where it stands: "line 7" of a text file, "row 7" of another.
-        cells: JSON-able values by the column's name. In CSV all are text, and empty cells are left out.
+        cells: JSON-able values by the column's name. In CSV all are text, and empty cells are left out. Audio that is
+            in the table itself is a :class:`StoredAudio`.
     """
 
     place: str
@@ -31,12 +36,12 @@ class Table:
     """The rows of a file, at least one.
 
     Attributes:
-        path: The file.
+        path: The file, or what else was read.
         names: The columns' names in the order of the file.
         rows: The rows in the order of the file.
     """
 
-    path: Path
+    path: Path | str
     names: tuple[str, ...]
     rows: tuple[Row, ...]
 
@@ -171,16 +176,87 @@ def _read_parquet(path: Path) -> tuple[list[str], list[Row]]:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
+        file = pyarrow.parquet.ParquetFile(path)
+        names = file.schema_arrow.names
+        audio = {name for name in names if _holds_audio(file.schema_arrow.field(name).type)}
+        table = file.read(columns=[name for name in names if name not in audio])
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: not readable as Parquet ({error})") from error
-    _check_names(path, table.column_names)
+    _check_names(path, names)
     # Dates and the like have no JSON form; their text has.
-    rows = [
-        Row(f"row {number}", json.loads(json.dumps(cells, default=str), parse_constant=lambda _: None))
-        for number, cells in enumerate(table.to_pylist(), start=1)
-    ]
-    return table.column_names, rows
+    rows = [json.loads(json.dumps(cells, default=str), parse_constant=lambda _: None) for cells in table.to_pylist()]
+    if audio == set(names):  # a table without columns has no rows either
+        rows = [{} for _ in range(file.metadata.num_rows)]
+    for name in audio:
+        for number, cells in enumerate(rows):
+            cells[name] = ParquetAudio(str(path), name, number)
+    return names, [Row(f"row {number}", cells) for number, cells in enumerate(rows, start=1)]
+
+
+def _holds_audio(type_: Any) -> bool:
+    """Whether a column holds files' bytes: as such, or as Hugging Face writes audio, with the name beside them."""
+    from pyarrow import types
+
+    if types.is_struct(type_):
+        index = type_.get_field_index("bytes")
+        return index >= 0 and _holds_audio(type_.field(index).type)
+    return bool(types.is_binary(type_) or types.is_large_binary(type_))
+
+
+@dataclass(frozen=True)
+class ParquetAudio(StoredAudio):
+    """An audio file's bytes in a cell of a Parquet table.
+
+    Args:
+        table: The Parquet file.
+        column: Its column of bytes, or of structs with a field "bytes".
+        row: From 0.
+    """
+
+    table: str
+    column: str
+    row: int
+    info: AudioInfo | None = field(default=None, compare=False)
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The table and the row, counted from 1 as in messages about its other cells."""
+        return f"{self.table}/row {self.row + 1}"
+
+    def read(self) -> bytes:
+        """The bytes. They share a row group with their neighbours, which is read whole.
+
+        Raises:
+            AudioError: If the table cannot be read, or the cell is empty.
+        """
+        import pyarrow
+
+        try:
+            starts = _row_group_starts(self.table)
+            group = bisect.bisect_right(starts, self.row) - 1
+            value = _row_group(self.table, self.column, group)[self.row - starts[group]].as_py()
+        except (pyarrow.ArrowException, OSError, IndexError) as error:
+            raise AudioError(self.name, f"cannot be read ({error}); check the table {self.table}") from error
+        content = value.get("bytes") if isinstance(value, dict) else value
+        if not content:
+            raise AudioError(self.name, f"has no bytes in the column {self.column!r}; get the table again")
+        return bytes(content)
+
+
+@functools.lru_cache(maxsize=64)
+def _row_group_starts(table: str) -> list[int]:
+    import pyarrow.parquet
+
+    metadata = pyarrow.parquet.ParquetFile(table).metadata
+    counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    return [0, *itertools.accumulate(counts)][:-1]
+
+
+@functools.lru_cache(maxsize=2)  # neighbours are read after one another, and a group may hold 100 MB
+def _row_group(table: str, column: str, group: int) -> Any:
+    import pyarrow.parquet
+
+    return pyarrow.parquet.ParquetFile(table).read_row_group(group, columns=[column]).column(0)
 
 
 _READERS: Mapping[str, Callable[[Path], tuple[list[str], list[Row]]]] = {

@@ -195,7 +195,7 @@ def track_fields(track: Track) -> dict[str, Any]:
 
 
 def tag_matrices(
-    tracks: Sequence[Track], tags: Sequence[tuple[str | None, str]]
+    tracks: Sequence[Track], tags: Sequence[tuple[str | None, str]] | Sequence[tuple[str, str]]
 ) -> tuple[Bool[Tensor, "tracks tags"], Bool[Tensor, "tracks tags"]]:
     """Which tags the tracks have, and which pairs may be judged: of an unknown tag nothing is known.
 

@@ -49,7 +49,7 @@ class WindowSet(Dataset[Features | AudioError]):
         rate = tower.sample_rate
         for row, track in enumerate(self.tracks):
             try:
-                end = probe(track.path).duration_seconds
+                end = probe(track.audio).duration_seconds
             except AudioError as error:
                 self.failures.append(error)
                 self.seconds.append(0.0)
@@ -78,7 +78,7 @@ class WindowSet(Dataset[Features | AudioError]):
             wanted = min(wanted, track.end_seconds - track.start_seconds - start_seconds)
         try:
             samples = load(
-                track.path,
+                track.audio,
                 rate,
                 start_seconds=track.start_seconds + start_seconds,
                 duration_seconds=max(wanted, 1 / rate),
