@@ -323,6 +323,18 @@ def test_bad_files_are_set_aside_with_reasons_and_the_job_goes_on(model, tmp_pat
     assert os.listdir(tmp_path / "out") == ["tones.parquet"], "old failures and parts are cleared away"
 
 
+def test_rows_whose_audio_is_missing_are_among_the_failures(model, tmp_path, capsys):
+    tones(tmp_path / "audio", 2, {1})
+    (tmp_path / "tracks.csv").write_text("path,id\naudio/00.wav,a\naudio/01.wav,b\naudio/02.wav,c\n")
+    out = tmp_path / "tones.parquet"
+    code, said, _ = run(capsys, "embed", tmp_path / "tracks.csv", "--model", model, "--out", out)
+    assert code == 0
+    assert f"1 of 3 files embedded; 2 set aside, with reasons in {out}.failures.jsonl" in said
+    failures = [json.loads(line) for line in (tmp_path / "tones.parquet.failures.jsonl").read_text().splitlines()]
+    assert [(one["id"], one["path"].rpartition("/")[2]) for one in failures] == [("c", "02.wav"), ("b", "01.wav")]
+    assert "are not under" in failures[0]["reason"]
+
+
 def test_an_export_in_which_everything_failed_says_so_and_leaves_the_old_file(model, tmp_path, capsys):
     (tmp_path / "tones.parquet").write_text("old")
     code, out, err = run(

@@ -75,7 +75,8 @@ def same_but_path(track: Track, corpus: Path) -> bool:
 def test_a_csv_row_becomes_a_track(corpus: Path) -> None:
     [track] = read_csv(
         corpus,
-        "\ufeffid, File ,start,END,tags,instrument,mood,text,lyrics,title,Artist,album,subset,group,licence,source,note\n"
+        "\ufeffid, File ,start,END,tags,instrument,mood,text,lyrics,title,Artist,album,subset,group,licence,source,"
+        "note\n"
         '\none,a.wav, 1.5,4,lo-fi;rain,"[""flute"", ""piano""]",calm,Flute; then rain.|A calm piece,"la, la",'
         "Dawn,Someone,Days,valid,session 1,CC0,https://example.org/1,x\n",
         tag_fields=["instrument", "mood"],
@@ -247,9 +248,9 @@ def test_missing_audio_is_counted_and_the_places_named(corpus: Path) -> None:
     with pytest.raises(DataError) as refusal:
         read_tracks(manifest)
     assert str(refusal.value) == (
-        f"{manifest}: 4 set aside, audio files are not under {corpus} and {corpus.parent} (line 2: w.wav; line 3: x.wav; line 4: "
-        "y.wav; …); give audio_root, the folder where the paths start, or missing='skip' to go on with the files that "
-        "are there, if any"
+        f"{manifest}: 4 set aside, audio files are not under {corpus} and {corpus.parent} "
+        "(line 2: w.wav; line 3: x.wav; line 4: y.wav; …); give audio_root, the folder where the paths start, or "
+        "missing='skip' to go on with the files that are there, if any"
     )
 
 

@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     embed = commands.add_parser("embed", parents=[common, model], help="audio files to vectors in a Parquet file")
-    embed.add_argument("source", type=Path, metavar="AUDIO", help="a folder of audio, or a manifest (csv, jsonl ...)")
+    embed.add_argument("source", metavar="AUDIO", help="a folder of audio, a manifest (csv, jsonl ...) or shards (tar)")
     embed.add_argument("--model", required=True, help="the model folder")
     embed.add_argument("--out", type=Path, required=True, metavar="FILE.parquet", help="where to write")
     embed.add_argument("--audio-root", type=Path, help="where the manifest's relative paths start")
@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     tag.set_defaults(module="judge", run="tag")
 
     evaluate = commands.add_parser("evaluate", parents=[common, model], help="how well a model finds and tags tracks")
-    evaluate.add_argument("manifest", type=Path, metavar="MANIFEST", help="tracks with captions or tags")
+    evaluate.add_argument("manifest", metavar="MANIFEST", help="tracks with captions or tags")
     evaluate.add_argument("--model", required=True, help="the model folder")
     evaluate.add_argument(
         "--split",

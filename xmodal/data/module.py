@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from xmodal.audio import WindowPolicy
+from xmodal.data.corpus import TrackSource, refuse_or_report
 from xmodal.data.datasets import EvaluationSet, TrainingSet, WindowBatch
 from xmodal.data.loaders import ResumableLoader, make_loader
 from xmodal.data.manifests import read_tracks
@@ -25,13 +26,15 @@ logger = logging.getLogger(__name__)
 
 
 class AudioTextData(pl.LightningDataModule):
-    """Tracks from a manifest (CSV, JSONL, Parquet) or a bare folder, split once and for good.
+    """Tracks from a manifest, a bare folder, shards or a published data set, split once and for good.
 
     The sample rate, the front end and the window policy are the model's own; they are taken from it when the
     trainer sets up. Validation is a fixed set and never the test set.
 
     Args:
-        manifest: Manifest file, or a folder of audio whose folder names are the tags (docs/data.md).
+        manifest: Manifest file, a folder of audio whose folder names are the tags, shards, or a saved data set
+            (docs/data.md).
+        source: Where the tracks come from instead of a manifest: an adapter of :mod:`xmodal.data.adapters`.
         audio_root: Folder that the manifest's paths are relative to; None for the manifest's own.
         tag_fields: Columns that hold tags, besides ``tags``; a mapping gives the kind of each.
         split_field: Column that names the split. Without it tracks are split by a hash of their group.
@@ -57,8 +60,9 @@ class AudioTextData(pl.LightningDataModule):
 
     def __init__(
         self,
-        manifest: str,
+        manifest: str | None = None,
         *,
+        source: TrackSource | None = None,
         audio_root: str | None = None,
         tag_fields: list[str] | dict[str, str] | None = None,
         split_field: str = "split",
@@ -86,7 +90,15 @@ class AudioTextData(pl.LightningDataModule):
             raise ValueError(f"training_captions must be at least 1, got {training_captions}")
         if (fold_field is None) != (test_fold is None):
             raise ValueError("fold_field and test_fold go together; give both or neither")
-        self.manifest = Path(manifest)
+        if (manifest is None) == (source is None):
+            raise ValueError(
+                "the data are read from a manifest or from a source; give one of them: --data.manifest FILE_OR_FOLDER, "
+                "or --data.source xmodal.data.adapters.NAME --data.source.root FOLDER"
+            )
+        if source is not None and (audio_root is not None or tag_fields is not None or split_field != "split"):
+            raise ValueError("audio_root, tag_fields and split_field say how to read a manifest; leave them out")
+        self.manifest = manifest
+        self.source = source
         self.audio_root = None if audio_root is None else Path(audio_root)
         self.tag_fields = tag_fields
         self.split_field = split_field
@@ -114,13 +126,7 @@ class AudioTextData(pl.LightningDataModule):
     def read(self) -> dict[str, list[Track]]:
         """The tracks by split: "train", "validation" and "test"; read once."""
         if not self.splits:
-            tracks = read_tracks(
-                self.manifest,
-                audio_root=self.audio_root,
-                tag_fields=self.tag_fields,
-                split_field=self.split_field,
-                missing=self.missing,
-            )
+            tracks = self._read_tracks()
             if self.fold_field is not None and self.test_fold is not None:
                 self.splits = fold_split(
                     tracks, self.fold_field, self.test_fold, validation=self.validation, seed=self.seed
@@ -128,6 +134,19 @@ class AudioTextData(pl.LightningDataModule):
             else:
                 self.splits = split_tracks(tracks, validation=self.validation, test=self.test, seed=self.seed)
         return self.splits
+
+    def _read_tracks(self) -> list[Track]:
+        if self.source is not None:
+            advice = "get what is missing, or give data.missing: skip to go on without it"
+            return refuse_or_report(self.source, self.source.read(), self.missing, advice).tracks
+        assert self.manifest is not None  # the constructor saw to it
+        return read_tracks(
+            self.manifest,
+            audio_root=self.audio_root,
+            tag_fields=self.tag_fields,
+            split_field=self.split_field,
+            missing=self.missing,
+        )
 
     def setup(self, stage: str) -> None:
         """Read the manifest and prepare the sets that the stage needs; Lightning calls it."""
@@ -143,7 +162,7 @@ class AudioTextData(pl.LightningDataModule):
         for split in wanted:
             if not splits.get(split):
                 counts = ", ".join(f"{name} {len(tracks)}" for name, tracks in splits.items())
-                raise DataError(f"{self.manifest} has no tracks in its {split} split ({counts})")
+                raise DataError(f"{self.source or self.manifest} has no tracks in its {split} split ({counts})")
             if split == "train" and self.training_set is None:
                 windows = self._windows(split, splits[split], tower, policy)
                 self.training_set = TrainingSet(
