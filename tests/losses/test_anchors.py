@@ -56,13 +56,13 @@ def test_the_spread_of_anchors_is_their_mean_distance_by_two():
 def test_one_anchor_a_concept_that_starts_from_the_texts_is_the_loss_of_the_texts():
     inner = losses.ProxyAnchorLoss()
     loss = losses.LearnedAnchors(inner, 5, text_weight=0.0).double()
-    loss.start_from(TEXT)
+    loss.meet_vocabulary(TEXT)
     torch.testing.assert_close(loss(AUDIO, TEXT, RELEVANCE), apply_loss(inner, AUDIO, TEXT, RELEVANCE))
 
 
-def test_several_anchors_that_start_from_one_text_can_part():
+def test_several_anchors_that_meet_vocabulary_one_text_can_part():
     loss = losses.LearnedAnchors(losses.NCALoss(), 5, concepts=3, per_concept=3).double()
-    loss.start_from(TEXT)
+    loss.meet_vocabulary(TEXT)
     unit = F.normalize(loss.anchors.proxies.detach(), dim=2)
     assert (unit @ F.normalize(TEXT, dim=1)[:, :, None]).min() > 0.999
     assert (unit[:, 0] - unit[:, 1]).norm(dim=1).min() > 1e-4
@@ -127,21 +127,21 @@ def test_a_given_vocabulary_stands_in_the_place_of_the_texts_of_the_batch():
 @pytest.mark.parametrize("make", [lambda: losses.LearnedAnchors(losses.NCALoss(), 5), lambda: losses.ProxyGraphLoss(5)])
 def test_anchors_are_made_when_the_vocabulary_is_known(make):
     loss = make()
-    with pytest.raises(ValueError, match=r"give concepts=, or call start_from\(texts\)"):
+    with pytest.raises(ValueError, match=r"give concepts=, or call meet_vocabulary\(texts\)"):
         loss(AUDIO, TEXT, RELEVANCE)
-    loss.start_from(TEXT.float())
+    loss.meet_vocabulary(TEXT.float())
     assert loss.anchors.proxies.shape[0] == 3
     again = make()
     again.load_state_dict(loss.state_dict())
     assert again(AUDIO, TEXT, RELEVANCE) == loss(AUDIO, TEXT, RELEVANCE)
     with pytest.raises(ValueError, match="of 5 dimensions, got 3 of 4"):
-        loss.start_from(TEXT[:, :4])
+        loss.meet_vocabulary(TEXT[:, :4])
 
 
 def test_a_vocabulary_of_another_size_than_was_said_is_refused():
     for make in OBJECTIVES.values():
         with pytest.raises(ValueError, match="for 3 concepts.* got 2"):
-            make().start_from(TEXT[:2])
+            make().meet_vocabulary(TEXT[:2])
 
 
 def test_heads_learn_their_groupings_of_the_concepts():

@@ -2,7 +2,7 @@
 
 The objectives here judge a batch's audio against the whole vocabulary, always in the same order, so that column j of
 the relevance always means concept j. In training they are given it (``needs`` the vocabulary) and nobody has to count
-its concepts: the anchors are made from the text tower's vectors by :meth:`LearnedAnchors.start_from`. By themselves
+its concepts: :meth:`LearnedAnchors.meet_vocabulary` makes the anchors from the text tower's vectors. By themselves
 they want batches whose texts are the vocabulary. Anchors move faster than a tower: the training step gives the
 parameters called ``proxies`` a learning rate of their own.
 """
@@ -69,7 +69,7 @@ class ConceptAnchors(nn.Module):
             ValueError: If nobody has said how many concepts there are.
         """
         if self.proxies is None:
-            raise ValueError("nobody has said how many concepts there are; give concepts=, or call start_from(texts)")
+            raise ValueError("the number of concepts is not known yet; give concepts=, or call meet_vocabulary(texts)")
         return F.normalize(self.proxies.to(like.dtype), dim=2)
 
     def _random(self, concepts: int) -> nn.Parameter:
@@ -96,7 +96,7 @@ class LearnedAnchors(EmbeddingLoss):
     Args:
         loss: A loss on scores.
         dim: Dimensions of the vectors.
-        concepts: Size of the vocabulary; None: told by :meth:`start_from`.
+        concepts: Size of the vocabulary; None: told by :meth:`meet_vocabulary`.
         per_concept: Anchors a concept: senses, wordings, languages.
         pooling: Temperature of the weights among a concept's anchors.
         spread_weight: Weight of the mean distance between a concept's anchors, which draws those together that are
@@ -132,8 +132,8 @@ class LearnedAnchors(EmbeddingLoss):
         self.spread_weight, self.text_weight = spread_weight, text_weight
         self.anchors = ConceptAnchors(concepts, dim, per_concept, seed)
 
-    def start_from(self, text: Float[Tensor, "concepts dim"]) -> None:
-        """As :meth:`ConceptAnchors.start_from`."""
+    def meet_vocabulary(self, text: Float[Tensor, "concepts dim"]) -> None:
+        """Start the anchors from the texts, as :meth:`ConceptAnchors.start_from`."""
         self.anchors.start_from(text)
 
     def compute(
@@ -168,7 +168,7 @@ class ProxyGraphLoss(EmbeddingLoss):
 
     Args:
         dim: Dimensions of the vectors.
-        concepts: Size of the vocabulary; None: told by :meth:`start_from`.
+        concepts: Size of the vocabulary; None: told by :meth:`meet_vocabulary`.
         per_concept: Anchors a concept.
         neighbours: Share of all anchors that is kept, above 0 to 1.
         anchor_weight: Weight of the anchors' own classification.
@@ -201,8 +201,8 @@ class ProxyGraphLoss(EmbeddingLoss):
         self.anchors = ConceptAnchors(concepts, dim, per_concept, seed)
         self.cross_entropy = InfoNCELoss(1.0, learn_temperature=False, direction_weights=(1.0, 0.0))
 
-    def start_from(self, text: Float[Tensor, "concepts dim"]) -> None:
-        """As :meth:`ConceptAnchors.start_from`."""
+    def meet_vocabulary(self, text: Float[Tensor, "concepts dim"]) -> None:
+        """Start the anchors from the texts, as :meth:`ConceptAnchors.start_from`."""
         self.anchors.start_from(text)
 
     def compute(
@@ -246,7 +246,7 @@ class MetaClassLoss(EmbeddingLoss):
     Args:
         heads: Number of heads.
         groups: Groups a head; the vectors need ``heads * groups`` dimensions.
-        concepts: Size of the vocabulary; None: told by :meth:`start_from`, or by the first batch.
+        concepts: Size of the vocabulary; None: told by :meth:`meet_vocabulary`, or by the first batch.
         temperature: Divides the unit heads.
         seed: Of the lots.
         direction_weights: Weights of the audio's mean and of the texts'; (1, 0) is the paper's value.
@@ -277,7 +277,7 @@ class MetaClassLoss(EmbeddingLoss):
         self.cross_entropy = InfoNCELoss(temperature, learn_temperature=False, direction_weights=(1.0, 0.0))
         self.register_buffer("groupings", self._lots(concepts or 0), persistent=False)
 
-    def start_from(self, text: Float[Tensor, "concepts dim"]) -> None:
+    def meet_vocabulary(self, text: Float[Tensor, "concepts dim"]) -> None:
         """Draw the lots for a vocabulary of this size.
 
         Raises:
@@ -296,7 +296,7 @@ class MetaClassLoss(EmbeddingLoss):
                 f"vectors must have heads * groups = {self.heads} * {self.groups} dimensions, got {audio.shape[1]}"
             )
         if self.groupings.shape[1] == 0:
-            self.start_from(text.detach())
+            self.meet_vocabulary(text.detach())
         check_vocabulary(pairs, self.groupings.shape[1])
         audio_weight, text_weight = self.direction_weights
         loss = audio_weight * self._side(audio, pairs.relevance.clamp(min=0.0) * pairs.weight)

@@ -293,6 +293,9 @@ class EmbeddingLoss(nn.Module, Configurable):
                 return zero + sum(0.0 * parameter.sum() for parameter in self.parameters())
             return self.compute_with(items or BatchItems(), audio, text, pairs) + zero
 
+    def meet_vocabulary(self, text: Float[Tensor, "concepts dim"]) -> None:
+        """Told once, before training begins, to those that need the vocabulary; the vectors have any norm."""
+
     def compute_with(
         self, items: BatchItems, audio: Float[Tensor, "audio dim"], text: Float[Tensor, "text dim"], pairs: Pairs
     ) -> Float[Tensor, ""]:

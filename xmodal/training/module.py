@@ -20,10 +20,14 @@ from torch.nn.functional import normalize
 
 from xmodal.data.datasets import EvaluationSet, PairBatch, WindowBatch
 from xmodal.data.module import AudioTextData
+from xmodal.data.register import KnownText
 from xmodal.errors import ModelError, XmodalError
 from xmodal.losses.base import EmbeddingLoss, PairwiseLoss, apply_loss
+from xmodal.losses.items import BatchItems, needs_of
 from xmodal.model import TwoTower
 from xmodal.towers.base import AudioTower, TextTower
+from xmodal.training.items import ItemSource, known_prompts, known_texts
+from xmodal.training.momentum import MomentumEncoder
 from xmodal.training.optim import learning_rate_factor
 from xmodal.training.retrieval import both_directions, pool_windows
 
@@ -54,6 +58,9 @@ class AlignmentModule(pl.LightningModule):
         warmup: Share of all steps over which the rate rises from 0.
         schedule: What follows: "cosine" to 0, or "constant".
         text_cache_gigabytes: Memory for what a frozen text encoder said of the texts it has read.
+        proxy_learning_rate: Peak rate of learned anchors; None: ten times ``learning_rate``.
+        key_momentum: Momentum of a slow copy of the network whose vectors a memory holds and meets, 0.99 or more;
+            None for no copy. It needs a loss with a memory.
     """
 
     def __init__(
@@ -77,6 +84,8 @@ class AlignmentModule(pl.LightningModule):
         warmup: float = 0.05,
         schedule: Literal["cosine", "constant"] = "cosine",
         text_cache_gigabytes: float = 2.0,
+        proxy_learning_rate: float | None = None,
+        key_momentum: float | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= warmup < 1:
@@ -97,6 +106,17 @@ class AlignmentModule(pl.LightningModule):
         self.loss = loss
         self.prompt_loss = copy.deepcopy(loss) if prompt_loss is None else prompt_loss
         self.prompt_weight = prompt_weight
+        self.needs = needs_of(self.loss) | (needs_of(self.prompt_loss) if prompt_weight else frozenset())
+        self.key_encoder: MomentumEncoder | None = None
+        if key_momentum is not None:
+            if "keys" not in self.needs:
+                raise ValueError(
+                    "key_momentum makes candidates for a memory, and the loss has none; "
+                    "put a CrossModalMemory into a CombinedObjective, or leave key_momentum out"
+                )
+            self.key_encoder = MomentumEncoder(self.network, key_momentum)
+        self.proxy_learning_rate = 10 * learning_rate if proxy_learning_rate is None else proxy_learning_rate
+        self.item_source: ItemSource | None = None
         self.learning_rate = learning_rate
         self.text_learning_rate = learning_rate / 10 if text_learning_rate is None else text_learning_rate
         self.weight_decay = weight_decay
@@ -117,10 +137,14 @@ class AlignmentModule(pl.LightningModule):
 
     def project_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts dim"]:
         """Vectors of texts before normalisation."""
-        tower = self.network.text
+        return self.network.project_text(self.encode_texts(texts))
+
+    def encode_texts(self, texts: Sequence[str], network: TwoTower | None = None) -> Float[Tensor, "texts features"]:
+        """What the text tower, of the trained network or another one, makes of texts before the projection."""
+        tower = (network or self.network).text
         if tower.frozen:
-            return self.network.project_text(tower.combine(self.read_texts(texts)))
-        return self.network.project_text(tower.encode(tower.tokenize(texts).to(self.device)))
+            return tower.combine(self.read_texts(texts))
+        return tower.encode(tower.tokenize(texts).to(self.device))
 
     @torch.no_grad()
     def read_texts(self, texts: Sequence[str], batch_size: int = 128) -> list[Tensor]:
@@ -153,16 +177,53 @@ class AlignmentModule(pl.LightningModule):
         size = len(batch.features)
         if size < 2:
             return None
-        audio = self.network.project_audio(batch.features, batch.valid_frames)
-        total = apply_loss(self.loss, audio, self.project_texts(batch.texts), batch.relevance)
+        audio_features = self.network.audio.encode(batch.features, batch.valid_frames)
+        audio: Tensor = self.network.audio_projection(audio_features)
+        items = None if self.item_source is None else self.item_source.of_audio(batch, audio_features)
+        text_features = self.encode_texts(batch.texts)
+        of_texts = self._with_texts(items, known_texts(batch.facts), text_features)
+        text = self.network.project_text(text_features)
+        total = apply_loss(self.loss, audio, text, batch.relevance, items=of_texts)
         self.log("train/caption_loss", total, batch_size=size)
         if batch.prompts and self.prompt_weight:
-            prompts = self.project_texts(batch.prompts)
-            prompt_loss = apply_loss(self.prompt_loss, audio, prompts, batch.prompt_relevance, batch.prompt_valid)
+            prompt_features = self.encode_texts(batch.prompts)
+            of_prompts = self._with_texts(items, known_prompts(batch.facts), prompt_features)
+            prompt_loss = apply_loss(
+                self.prompt_loss,
+                audio,
+                self.network.project_text(prompt_features),
+                batch.prompt_relevance,
+                batch.prompt_valid,
+                items=of_prompts,
+            )
             self.log("train/prompt_loss", prompt_loss, batch_size=size)
             total = total + self.prompt_weight * prompt_loss
         self.log("train/loss", total, prog_bar=True, batch_size=size)
         return total
+
+    def _with_texts(
+        self, items: BatchItems | None, known: Sequence[KnownText], text_features: Tensor
+    ) -> BatchItems | None:
+        if items is None or self.item_source is None:
+            return None
+        return self.item_source.of_texts(items, known, text_features)
+
+    def setup(self, stage: str) -> None:
+        """Tell the objectives the vocabulary, and a memory the training tracks; Lightning calls it."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if stage != "fit" or not self.needs:
+            return
+        if data is None or data.training_set is None:
+            raise ValueError(
+                "an objective that looks beyond a batch's vectors needs a data module with training tracks"
+            )
+        self.item_source = ItemSource(self, data.training_set.tracks)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """The optimiser's step, which the key encoder follows."""
+        super().optimizer_step(*args, **kwargs)
+        if self.key_encoder is not None:
+            self.key_encoder.follow(self.network)
 
     def configure_optimizers(self) -> Any:
         """AdamW with a warm-up; groups by tower, and without decay where decay means nothing."""
@@ -171,8 +232,10 @@ class AlignmentModule(pl.LightningModule):
         for name, parameter in self.named_parameters():
             if not parameter.requires_grad:
                 continue
+            anchors = name.rpartition(".")[2] == "proxies"
             rate = self.text_learning_rate if name.startswith(pretrained) else self.learning_rate
-            decay = self.weight_decay if parameter.ndim > 1 else 0.0
+            rate = self.proxy_learning_rate if anchors else rate
+            decay = self.weight_decay if parameter.ndim > 1 and not anchors else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
         optimizer = torch.optim.AdamW(
             [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
@@ -250,6 +313,8 @@ class AlignmentModule(pl.LightningModule):
             "network": self.network.config,
             "text_identity": self.network.text.identity(),
         }
+        if self.item_source is not None:
+            checkpoint["xmodal"]["remembered_texts"] = self.item_source.remembered_texts()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint was made with this frozen text tower, and take its weights from there."""
@@ -261,11 +326,14 @@ class AlignmentModule(pl.LightningModule):
                 "the checkpoint was trained with another text tower than the config names: "
                 f"{stamp['text_identity']} against {self.network.text.identity()}"
             )
+        if self.item_source is not None:
+            self.item_source.register.load_state(stamp.get("remembered_texts", []))
         current = self.state_dict()
         checkpoint["state_dict"] = {name: current[name] for name in self._frozen_names()} | checkpoint["state_dict"]
 
     def _frozen_names(self) -> set[str]:
         if not self.network.text.frozen:
             return set()
-        prefixes = tuple(f"network.text.{prefix}" for prefix in self.network.text.asset_prefixes)
+        homes = ("network.text.", "key_encoder.network.text.")
+        prefixes = tuple(home + prefix for home in homes for prefix in self.network.text.asset_prefixes)
         return {name for name in self.state_dict() if prefixes and name.startswith(prefixes)}
