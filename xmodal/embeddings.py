@@ -29,7 +29,8 @@ FORMAT_VERSION = "1"
 NORM_TOLERANCE = 1e-3
 RESERVED_KEYS = frozenset({"id", "vector"})
 
-_VERSION_KEY, _SPACE_KEY, _MODEL_KEY = b"xmodal.format_version", b"xmodal.space_id", b"xmodal.model"
+_VERSION_KEY, _SPACE_KEY = b"xmodal.format_version", b"xmodal.space_id"
+_MODEL_KEY, _VIEW_KEY = b"xmodal.model", b"xmodal.view"
 _JSON_FIELD = {b"xmodal.encoding": b"json"}
 _REMAKE = "make it again with: xmodal embed AUDIO --model MODEL --out FILE.parquet"
 
@@ -45,6 +46,7 @@ class Embeddings:
         metadata: One dict a row that JSON can hold (path, title, tags, start_seconds ...); ``id`` and ``vector``
             are no keys. Empty dicts by default.
         model: Where the model was when it made the vectors, so that a search can find it again.
+        view: The settings in which that model was used where they differ from what its folder says.
 
     Raises:
         ValueError: If any of that does not hold.
@@ -55,6 +57,7 @@ class Embeddings:
     space_id: str
     metadata: list[dict[str, Any]] = field(default_factory=list)
     model: str | None = None
+    view: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.ids = list(self.ids)
@@ -99,7 +102,11 @@ class Embeddings:
 
     def _schema_metadata(self) -> dict[bytes, bytes]:
         said = {_VERSION_KEY: FORMAT_VERSION.encode(), _SPACE_KEY: self.space_id.encode()}
-        return said if self.model is None else {**said, _MODEL_KEY: self.model.encode()}
+        if self.model is not None:
+            said[_MODEL_KEY] = self.model.encode()
+        if self.view:
+            said[_VIEW_KEY] = json.dumps(self.view, sort_keys=True).encode()
+        return said
 
     @classmethod
     def load(cls, path: str | Path) -> Embeddings:
@@ -129,6 +136,7 @@ class Embeddings:
                 space_id=said.get(_SPACE_KEY, b"").decode(),
                 metadata=metadata_rows(table),
                 model=None if model is None else model.decode(),
+                view=json.loads(said.get(_VIEW_KEY, b"{}")),
             )
         except ValueError as error:
             raise IndexFormatError(f"{path}: {error}; the file is damaged, {_REMAKE}") from error
@@ -156,6 +164,7 @@ def join(parts: Sequence[Embeddings]) -> Embeddings:
         space_id=first.space_id,
         metadata=[row for part in parts for row in part.metadata],
         model=first.model,
+        view=first.view,
     )
 
 
@@ -169,13 +178,16 @@ def unit_rows(vectors: Any, name: str) -> Float32[np.ndarray, "rows dim"]:
     matrix = np.require(vectors, dtype=np.float32, requirements=["C", "W"])
     if matrix.ndim != 2 or matrix.shape[1] == 0:
         raise ValueError(f"{name} must be a matrix [rows, dim], got shape {list(matrix.shape)}")
-    # NaN and infinity make the length fail as well, so one pass over the matrix finds all three.
-    lengths = np.sqrt(np.einsum("rd,rd->r", matrix, matrix, dtype=np.float64))
+    # NaN and infinity make the length fail as well, so one pass over the matrix finds all three. In float32: double
+    # precision takes ten times as long, which a batch of queries to a graph would feel.
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.sqrt(np.einsum("rd,rd->r", matrix, matrix))
     bad = np.flatnonzero(~(np.abs(lengths - 1.0) <= NORM_TOLERANCE))
     if len(bad):
+        length = np.linalg.norm(matrix[bad[0]].astype(np.float64))
         raise ValueError(
             f"{name} must be finite and of length 1, but {len(bad)} of {len(matrix)} are not: row {bad[0]} has "
-            f"length {lengths[bad[0]]:.4g}; divide each row by its length"
+            f"length {length:.4g}; divide each row by its length"
         )
     return matrix
 

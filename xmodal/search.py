@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Float32
 
-from xmodal.index import Index
+from xmodal.index import Condition, Index
 
 if TYPE_CHECKING:  # the command line shows an index without loading torch
     from xmodal.embedder import Embedder
@@ -112,6 +112,8 @@ def search(
     space_id: str,
     one_per: str | None = "track",
     among: Sequence[int] | np.ndarray | None = None,
+    where: str | Sequence[str | Condition] = (),
+    breadth: int | None = None,
 ) -> list[list[Hit]]:
     """Find the best ``k`` hits for each query.
 
@@ -124,6 +126,8 @@ def search(
             in the index window by window is listed once, at its best moment. Rows without the key stand alone.
             None lists every row.
         among: Look only at these rows of the index.
+        where: Look only at rows whose metadata fulfil these conditions, such as "genre=rock" and "year>=1990".
+        breadth: How much to look at (see :meth:`xmodal.index.Index.search`).
 
     Returns:
         A list a query, best first; equal scores in the order of the index.
@@ -133,12 +137,15 @@ def search(
         SpaceMismatchError: If the queries are of another space or dimension than the index.
     """
     wanted = k
-    while True:
-        scores, rows = index.search(query_vectors, wanted, space_id=space_id, among=among)
-        hits = [_hits(index, *result, k, one_per) for result in zip(scores.tolist(), rows.tolist(), strict=True)]
-        if rows.shape[1] < wanted or all(len(found) == k for found in hits):
-            return hits
-        wanted *= 4  # windows of the same tracks took the places: look deeper
+    with index.reading():  # rows are looked up after the search, and must still be what they were
+        while True:
+            scores, rows = index.search(
+                query_vectors, wanted, space_id=space_id, among=among, where=where, breadth=breadth
+            )
+            hits = [_hits(index, *result, k, one_per) for result in zip(scores.tolist(), rows.tolist(), strict=True)]
+            if rows.shape[1] < wanted or all(len(found) == k for found in hits):
+                return hits
+            wanted *= 4  # windows of the same tracks took the places: look deeper
 
 
 def _hits(index: Index, scores: Sequence[float], rows: Sequence[int], k: int, one_per: str | None) -> list[Hit]:

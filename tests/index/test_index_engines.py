@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from xmodal.embeddings import Embeddings
-from xmodal.index import base, build_index, load_index
+from xmodal.errors import IndexFormatError
+from xmodal.index import build_index, engines, load_index
 from xmodal.index.exact import scan, top_k
 
 SPACE = "0123456789abcdef"
@@ -27,12 +28,64 @@ def export(rows, dim=8, seed=0):
 
 def test_auto_compares_every_row_of_a_small_catalogue_and_takes_the_graph_for_a_large_one(monkeypatch):
     assert build_index(export(20)).kind == "flat"
-    monkeypatch.setattr(base, "FLAT_LIMIT", 19)
+    monkeypatch.setattr(engines, "FLAT_LIMIT", 19)
     assert build_index(export(20)).kind == "hnsw"
 
 
+def test_the_rule_of_auto_looks_at_size_and_memory():
+    gigabytes = 2**30
+    assert engines.choose(50_000, 512, 64 * gigabytes)[0] == "flat"
+    assert engines.choose(50_001, 512, 64 * gigabytes)[0] == "hnsw"
+    assert engines.choose(1_000_000, 512, 16 * gigabytes)[0] == "hnsw"
+    assert engines.choose(1_000_000, 512, 4 * gigabytes)[0] == "ivf"
+    assert engines.choose(10_000_000, 512, 512 * gigabytes)[0] == "ivf"
+    assert engines.machine_memory() > 2**28
+
+
+def test_lists_and_codes_are_learned_again_when_there_are_four_times_as_many_rows():
+    index = build_index(export(100), "ivf")
+    assert index._codes.nlist == 2
+    index.add(renamed(export(299, seed=1), "u"))
+    assert index._codes.nlist == 2
+    index.add(renamed(export(2, seed=2), "v"))
+    assert (index._codes.nlist, index._codes.ntotal) == (10, 401)
+    assert index.search(export(5).vectors, 1, space_id=SPACE)[1].ravel().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_codes_of_half_bytes_find_what_whole_vectors_find():
+    corpus, queries = export(2000, 32), export(50, 32, seed=1).vectors
+    truth = build_index(corpus, "exact").search(queries, 10, space_id=SPACE)
+    index = build_index(corpus, "ivf", codes="pq", refine=60)
+    assert type(index._codes).__name__ == "IndexIVFPQFastScan"
+    scores, rows = index.search(queries, 10, space_id=SPACE, breadth=1000)
+    assert (rows == truth[1]).mean() > 0.9
+    np.testing.assert_allclose(scores[rows == truth[1]], truth[0][rows == truth[1]], atol=1e-6)
+
+
+def test_an_index_of_codes_that_lost_some_is_refused(tmp_path):
+    index = build_index(export(50), "ivf")
+    index._codes = build_index(export(49), "ivf")._codes
+    index.save(tmp_path)
+    with pytest.raises(IndexFormatError, match="49 codes of 50 vectors"):
+        load_index(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"codes": "int4"}, "codes must be int8 or pq, got 'int4'"), ({"probes": 0}, "probes must be at least 1, got 0")],
+)
+def test_settings_that_make_no_inverted_file_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        build_index(export(5), "ivf", **settings)
+
+
+def renamed(embeddings, prefix):
+    embeddings.ids = [f"{prefix}{id_}" for id_ in embeddings.ids]
+    return embeddings
+
+
 def test_an_unknown_kind_or_setting_is_refused():
-    with pytest.raises(ValueError, match=r"one of auto, exact, flat, hnsw, got 'hsnw'"):
+    with pytest.raises(ValueError, match=r"one of auto, exact, flat, hnsw, ivf.*, got 'hsnw'"):
         build_index(export(3), "hsnw")
     with pytest.raises(TypeError, match="link"):
         build_index(export(3), "hnsw", link=3)
@@ -143,6 +196,6 @@ def test_a_walk_that_ends_early_is_answered_by_comparing_every_row(monkeypatch):
 
     queries = export(5, seed=1).vectors
     truth = build_index(corpus, "exact").search(queries, 6, space_id=SPACE)[1]
-    monkeypatch.setattr("xmodal.index.faiss._stored", lambda index: corpus.vectors)
+    monkeypatch.setattr("xmodal.index.faiss.stored", lambda index: corpus.vectors)
     index._graph = Lost(index._graph)
     np.testing.assert_array_equal(index.search(queries, 6, space_id=SPACE)[1], truth)

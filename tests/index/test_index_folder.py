@@ -106,10 +106,6 @@ index.save(sys.argv[1])
 def test_a_save_that_fails_leaves_the_old_index_and_no_rubbish(kind, tmp_path, monkeypatch):
     index_of("old", kind).save(tmp_path)
     names = sorted(path.name for path in tmp_path.rglob("*"))
-    index = index_of("new", kind)
-    index.metadata[2] = {"odd": object()}
-    with pytest.raises(ValueError, match="'odd'"):
-        index.save(tmp_path)
 
     def full(self, mode="r", **options):
         raise OSError(28, "No space left on device")
@@ -125,7 +121,8 @@ def test_a_save_that_fails_leaves_the_old_index_and_no_rubbish(kind, tmp_path, m
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 @pytest.mark.parametrize(
-    ("kind", "file"), [("exact", "vectors.npy"), ("flat", "vectors.faiss"), ("hnsw", "graph.faiss")]
+    ("kind", "file"),
+    [("exact", "vectors.npy"), ("flat", "vectors.faiss"), ("hnsw", "graph.faiss"), ("ivf", "codes.faiss")],
 )
 def test_a_full_disk_is_noticed_while_vectors_are_written(kind, file, tmp_path):
     (tmp_path / file).symlink_to("/dev/full")
@@ -182,7 +179,7 @@ def test_a_json_file_of_another_kind_is_refused(tmp_path, text):
 def test_another_version_is_refused_with_both_versions(tmp_path):
     index_of("a").save(tmp_path)
     rewrite(tmp_path, format_version=9)
-    with pytest.raises(IndexFormatError, match="version 9 but this xmodal reads version 1"):
+    with pytest.raises(IndexFormatError, match="version 9 but this xmodal reads up to 2"):
         load_index(tmp_path)
 
 
@@ -216,5 +213,5 @@ def test_reading_while_another_process_saves_gives_the_newer_index(tmp_path, mon
             saves.append(index_of("newer").save(tmp_path))  # the old files go between the manifest and the check
         return checked_data(place, manifest)
 
-    monkeypatch.setattr("xmodal.index.base.checked_data", save_first)
+    monkeypatch.setattr("xmodal.index.engines.checked_data", save_first)
     assert load_index(tmp_path).ids[0] == "newer0"

@@ -89,8 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--kind",
         default="auto",
-        choices=["auto", "exact", "flat", "hnsw"],
-        help="exact: reference; flat: every vector compared; hnsw: a graph, for many; auto (default): flat or hnsw",
+        choices=["auto", "exact", "flat", "hnsw", "ivf"],
+        help="exact: reference; flat: every vector compared; hnsw: a graph, for many; ivf: lists of codes, for more "
+        "than the memory holds; auto (default): by size and memory",
     )
     build.set_defaults(module="catalogue", run="index_build")
     info = actions.add_parser("info", parents=[common], help="say what an index holds")
@@ -112,6 +113,13 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--like", action="append", default=[], metavar="ID", help="more like this row of the index")
     search.add_argument("--minus", action="append", default=[], metavar="WORDS", help="less like these words")
     search.add_argument("--minus-weight", type=_weight, default=0.5, help="weight of each --minus (default 0.5)")
+    search.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help='only tracks whose metadata fulfil it: "genre=rock", "tag=piano|organ", "year=1990..1999", "duration<300"',
+    )
     search.add_argument("-k", type=_count, default=10, help="number of hits (default 10)")
     search.add_argument("--all-windows", action="store_true", help="list every window of a track, not only its best")
     search.add_argument("--model", help="the model folder (default: the one that made the index)")

@@ -105,7 +105,7 @@ def search(args: Namespace) -> int:
         space_id = index.space_id
         query = combine(like, [1.0] * len(like))
     one_per = None if args.all_windows else "track"
-    hits = search_index(index, query[None], args.k, space_id=space_id, one_per=one_per)[0]
+    hits = search_index(index, query[None], args.k, space_id=space_id, one_per=one_per, where=args.where)[0]
     if args.json:
         print_json({"space_id": space_id, "hits": [asdict(hit) for hit in hits]})
     else:

@@ -1,47 +1,49 @@
 """What every index promises.
 
-A row is a position in ``ids``; rows close up when something before them is removed. Scores are cosines, higher is
-better. Searches may run side by side in many threads; ``add`` and ``remove`` may not run beside anything else.
+A row is the number by which ``ids``, ``metadata`` and ``vectors`` are looked up. In an embedded engine it is a
+position, and rows close up when something before them is removed; in a database it is a key that stays. Scores are
+cosines, higher is better. Any number of threads may search, add, remove, update and save at once: searches share the
+index, and a change waits for those that are under way and has it alone. What a search gives is a row number, so whoever
+looks up ids by rows beside a changing index does both inside ``with index.reading():``.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from importlib import import_module
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Float32, Int64
 
-from xmodal.embeddings import Embeddings, metadata_rows, metadata_table, read_parquet, unit_rows, write_parquet
+from xmodal.embeddings import Embeddings, unit_rows
 from xmodal.errors import IndexFormatError, SpaceMismatchError
-from xmodal.index.folder import REBUILD, checked_data, read_manifest, save_folder
-
-FLAT_LIMIT = 50_000  # above it, "auto" takes the graph: a flat search of 100,000 x 512 already costs 10 ms
-
-# Engines are named, not imported: each brings a library of its own.
-ENGINES = {
-    "exact": ("xmodal.index.exact", "ExactIndex"),
-    "flat": ("xmodal.index.faiss", "FlatIndex"),
-    "hnsw": ("xmodal.index.faiss", "HnswIndex"),
-}
+from xmodal.index.folder import REBUILD, save_folder
+from xmodal.index.items import Items
+from xmodal.index.locks import ReadWriteLock
+from xmodal.index.where import Condition, parse_where
 
 Scores = Float32[np.ndarray, "queries k"]
 Rows = Int64[np.ndarray, "queries k"]
+Allowed = Int64[np.ndarray, " allowed"]
 
 
 class Index(ABC):
     """Vectors of one space that can be searched.
 
     The base class keeps ids, metadata and the rules; an engine keeps the vectors and fills in the methods below.
-    ``build`` makes an index from an export, ``load`` (or :func:`load_index`) reads one from a folder.
+    ``build`` makes an index from an export, ``xmodal.index.load_index`` reads one from a folder. An engine that keeps
+    ids and metadata elsewhere as well (a database) replaces the methods that speak of ``_items``.
 
     Args:
         space_id: Identity of the space of all vectors.
         dim: Length of each vector.
+
+    Attributes:
+        model: Where the model was that made the vectors, if known.
+        view: The settings in which that model was used where they differ from its folder's (pooling, hop, dim ...).
     """
 
     kind: ClassVar[str]
@@ -49,10 +51,10 @@ class Index(ABC):
     def __init__(self, space_id: str, dim: int) -> None:
         self.space_id = space_id
         self.dim = dim
-        self.ids: list[str] = []
-        self.metadata: list[dict[str, Any]] = []
         self.model: str | None = None
-        self._row_of: dict[str, int] = {}
+        self.view: dict[str, Any] = {}
+        self._items = Items()
+        self._lock = ReadWriteLock()
 
     @property
     @abstractmethod
@@ -71,7 +73,7 @@ class Index(ABC):
         """Forget all rows but these (in order)."""
 
     @abstractmethod
-    def _nearest(self, queries: np.ndarray, k: int, among: Int64[np.ndarray, " allowed"] | None) -> tuple[Scores, Rows]:
+    def _nearest(self, queries: np.ndarray, k: int, among: Allowed | None, breadth: int | None) -> tuple[Scores, Rows]:
         """Find the best ``k`` of at least ``k`` rows, best first; equal scores in the order of their rows."""
 
     @abstractmethod
@@ -79,19 +81,33 @@ class Index(ABC):
         """Write the vectors to files in a folder, or raise."""
 
     @abstractmethod
-    def _read(self, data: Path) -> int:
+    def _read(self, data: Path, mmap: bool) -> int:
         """Take the vectors from those files and say how many; raise ValueError, RuntimeError or OSError if it fails."""
 
     @classmethod
     def build(cls, embeddings: Embeddings, **settings: Any) -> Self:
         """Make an index of an export; ``settings`` are the engine's own constructor arguments."""
         index = cls(embeddings.space_id, embeddings.dim, **settings)
-        index.model = embeddings.model
+        index.model, index.view = embeddings.model, dict(embeddings.view)
         index.add(embeddings)
         return index
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self._items.ids)
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The id of each row."""
+        return self._items.ids
+
+    @property
+    def metadata(self) -> Sequence[dict[str, Any]]:
+        """What is known about each row."""
+        return self._items.metadata
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Keep changes out for as long as the block runs, so that row numbers stay what they are."""
+        return self._lock.reading()
 
     def rows_of(self, ids: Sequence[str]) -> Int64[np.ndarray, " ids"]:
         """Find the rows of some ids.
@@ -99,10 +115,18 @@ class Index(ABC):
         Raises:
             ValueError: If the index does not hold one of them.
         """
-        unknown = [id_ for id_ in ids if id_ not in self._row_of]
+        with self.reading():
+            rows = self._known_rows(ids)
+        unknown = [id_ for id_, row in zip(ids, rows, strict=True) if row is None]
         if unknown:
             raise ValueError(f"the index holds no {_some(unknown)}; ids are listed by: xmodal index info DIR --ids")
-        return np.array([self._row_of[id_] for id_ in ids], dtype=np.int64)
+        return np.array(rows, dtype=np.int64)
+
+    def select(self, where: str | Sequence[str | Condition]) -> Int64[np.ndarray, " rows"]:
+        """Rows whose metadata fulfil all conditions, rising (see :mod:`xmodal.index.where`)."""
+        conditions = as_conditions(where)
+        with self.reading():
+            return self._select(conditions)
 
     def search(
         self,
@@ -111,6 +135,8 @@ class Index(ABC):
         *,
         space_id: str,
         among: Sequence[int] | np.ndarray | None = None,
+        where: str | Sequence[str | Condition] = (),
+        breadth: int | None = None,
     ) -> tuple[Scores, Rows]:
         """Find the best ``k`` rows for each query.
 
@@ -119,24 +145,30 @@ class Index(ABC):
             k: Length of each result list; cut to the number of rows searched.
             space_id: Identity of the space of the queries.
             among: Search only these rows; all by default.
+            where: Search only rows whose metadata fulfil these conditions ("genre=rock", "year>=1990").
+            breadth: How much this search looks at, for engines that do not look at everything: candidates of a graph
+                (efSearch), lists of an inverted file (nprobe). None means the engine's own setting. It goes with the
+                call and changes nothing for other searches.
 
         Returns:
             Cosines and rows, best first; equal scores in the order of their rows.
 
         Raises:
-            ValueError: If ``k`` is below 1, a query is not a finite unit vector, or ``among`` names no row.
+            ValueError: If ``k`` or ``breadth`` is below 1, a query is not a finite unit vector, ``among`` names no row,
+                or ``where`` is no condition.
             SpaceMismatchError: If the queries are of another space or dimension.
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, got k={k}")
+        if breadth is not None and breadth < 1:
+            raise ValueError(f"breadth must be at least 1, got breadth={breadth}")
         queries = np.asarray(queries, dtype=np.float32)
         self._check_space(space_id, queries.shape[-1] if queries.ndim == 2 else self.dim, "the query")
         queries = unit_rows(queries, "queries")
-        allowed = None if among is None else self._check_rows(among)
-        k = min(k, len(self) if allowed is None else len(allowed))
-        if not len(queries) or not k:
-            return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        return self._nearest(queries, k, allowed)
+        conditions = as_conditions(where)
+        with self.reading():
+            allowed = None if among is None else self._check_rows(among)
+            return self._search(queries, k, allowed, conditions, breadth)
 
     def add(self, embeddings: Embeddings) -> None:
         """Append an export of the same space; nothing is added when one of its ids is there already.
@@ -146,24 +178,30 @@ class Index(ABC):
             SpaceMismatchError: If the export is of another space or dimension.
         """
         self._check_space(embeddings.space_id, embeddings.dim, "the export")
-        known = [id_ for id_ in embeddings.ids if id_ in self._row_of]
-        if known:
-            raise ValueError(f"each id may be in the index once, and it holds {_some(known)} already; remove it first")
-        if len(embeddings):
-            self._append(embeddings.vectors)
-        self._row_of.update((id_, row) for row, id_ in enumerate(embeddings.ids, start=len(self)))
-        self.ids.extend(embeddings.ids)
-        self.metadata.extend(embeddings.metadata)
+        with self._lock.writing():
+            rows = self._known_rows(embeddings.ids)
+            known = [id_ for id_, row in zip(embeddings.ids, rows, strict=True) if row is not None]
+            if known:
+                raise ValueError(
+                    f"each id may be in the index once, and it holds {_some(known)} already; remove or update it"
+                )
+            self._add(embeddings)
 
     def remove(self, ids: Sequence[str]) -> None:
         """Forget some ids; nothing is removed when the index does not hold one of them (ValueError)."""
-        gone = set(self.rows_of(ids).tolist())
-        kept = [row for row in range(len(self)) if row not in gone]
-        if gone:
-            self._keep(np.array(kept, dtype=np.int64))
-        self.ids = [self.ids[row] for row in kept]
-        self.metadata = [self.metadata[row] for row in kept]
-        self._row_of = {id_: row for row, id_ in enumerate(self.ids)}
+        with self._lock.writing():
+            self._drop(np.unique(self.rows_of(ids)))
+
+    def update(self, embeddings: Embeddings) -> None:
+        """Give ids that are there the vectors and metadata of an export of the same space, and add the others.
+
+        Raises:
+            SpaceMismatchError: If the export is of another space or dimension.
+        """
+        self._check_space(embeddings.space_id, embeddings.dim, "the export")
+        with self._lock.writing():
+            self._drop(np.array([row for row in self._known_rows(embeddings.ids) if row is not None], np.int64))
+            self._add(embeddings)
 
     def save(self, folder: str | Path) -> None:
         """Write the index to a folder, in place of an index that is there; other files there are left alone.
@@ -171,109 +209,102 @@ class Index(ABC):
         Raises:
             ValueError: If a metadata value cannot be written as JSON; the folder's old index stays then.
         """
-        facts = {
-            "kind": self.kind,
-            "space_id": self.space_id,
-            "dim": self.dim,
-            "count": len(self),
-            "model": self.model,
-            "settings": self.settings,
-        }
-        save_folder(folder, facts, self._write_all)
+        with self.reading():
+            facts = {
+                "kind": self.kind,
+                "space_id": self.space_id,
+                "dim": self.dim,
+                "count": len(self),
+                "model": self.model,
+                "view": self.view,
+                "settings": self.settings,
+            }
+            save_folder(folder, facts, self._write_all)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read an index of this kind; :func:`load_index` reads any kind.
+        """Read an index of this kind; ``xmodal.index.load_index`` reads any kind.
 
         Raises:
             IndexFormatError: If the folder holds no index of this kind, or a damaged one.
         """
+        from xmodal.index.engines import load_index
+
         index = load_index(folder)
         if not isinstance(index, cls):
             raise IndexFormatError(f"{folder}: this is an index of kind {index.kind!r}, not {cls.kind!r}; {REBUILD}")
         return index
 
+    def export(self, rows: Sequence[int] | np.ndarray | None = None) -> Embeddings:
+        """Give some rows, or all, as an export: to move them to another index, or to a file."""
+        with self.reading():
+            at = np.arange(len(self)) if rows is None else np.asarray(rows, np.int64)
+            ids, facts = [self.ids[row] for row in at], [self.metadata[row] for row in at]
+            return Embeddings(ids, self.vectors(rows), self.space_id, facts, self.model, dict(self.view))
+
+    def _known_rows(self, ids: Sequence[str]) -> list[int | None]:
+        row_of = self._items.row_of
+        return [row_of.get(id_) for id_ in ids]
+
+    def _select(self, where: Sequence[Condition]) -> Allowed:
+        return self._items.select(where)
+
+    def _search(
+        self, queries: np.ndarray, k: int, among: Allowed | None, where: Sequence[Condition], breadth: int | None
+    ) -> tuple[Scores, Rows]:
+        if where:
+            chosen = self._select(where)
+            among = chosen if among is None else np.intersect1d(chosen, among, assume_unique=True)
+        k = min(k, len(self) if among is None else len(among))
+        if not len(queries) or not k:
+            return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        return self._nearest(queries, k, among, breadth)
+
+    def _add(self, embeddings: Embeddings) -> None:
+        # Metadata first: they can be refused, and then no vector is there without them.
+        self._items.append(embeddings.ids, embeddings.metadata)
+        if len(embeddings):
+            try:
+                self._append(embeddings.vectors)
+            except BaseException:
+                self._items.keep(np.arange(len(self) - len(embeddings)))
+                raise
+
+    def _drop(self, rows: Int64[np.ndarray, " gone"]) -> None:
+        if len(rows):
+            kept = np.delete(np.arange(len(self)), rows)
+            self._keep(kept)
+            self._items.keep(kept)
+
     def _write_all(self, data: Path) -> None:
-        facts = metadata_table(self.metadata)
-        fields = pa.schema([pa.field("id", pa.string(), nullable=False), *facts.schema])
-        items = pa.table([pa.array(self.ids, pa.string()), *facts.columns], schema=fields)
-        write_parquet(items, data / "items.parquet")
+        self._items.write(data / "items.parquet")
         self._write(data)
 
-    def _read_all(self, data: Path) -> int:
-        items = read_parquet(data / "items.parquet", remedy=REBUILD)
-        self.ids = items["id"].to_pylist()
-        self.metadata = metadata_rows(items)
-        self._row_of = {id_: row for row, id_ in enumerate(self.ids)}
-        return self._read(data)
+    def _read_all(self, data: Path, mmap: bool) -> int:
+        self._items = Items.read(data / "items.parquet", remedy=REBUILD)
+        return self._read(data, mmap)
 
     def _check_space(self, space_id: str, dim: int, what: str) -> None:
         if (space_id, dim) != (self.space_id, self.dim):
+            seen = f" as seen by {self.view}" if self.view else ""
             raise SpaceMismatchError(
-                f"the index holds {self.dim}-dim vectors of space {self.space_id} but {what} has {dim}-dim vectors of "
-                f"space {space_id}; use the model that made the index, or make a new one with: xmodal embed AUDIO "
-                "--model MODEL --out FILE.parquet, then xmodal index build FILE.parquet --out DIR"
+                f"the index holds {self.dim}-dim vectors of space {self.space_id}{seen} but {what} has {dim}-dim "
+                f"vectors of space {space_id}; use the model that made the index, or make a new one with: xmodal embed "
+                "AUDIO --model MODEL --out FILE.parquet, then xmodal index build FILE.parquet --out DIR"
             )
 
-    def _check_rows(self, among: Sequence[int] | np.ndarray) -> Int64[np.ndarray, " allowed"]:
+    def _check_rows(self, among: Sequence[int] | np.ndarray) -> Allowed:
         rows = np.unique(np.asarray(among, dtype=np.int64))
         if len(rows) and not 0 <= rows[0] <= rows[-1] < len(self):
             raise ValueError(f"among must name rows from 0 to {len(self) - 1}, got {rows[0]} to {rows[-1]}")
         return rows
 
 
-def build_index(embeddings: Embeddings, kind: str = "auto", **settings: Any) -> Index:
-    """Make an index of an export.
-
-    Args:
-        embeddings: Ids, vectors and metadata.
-        kind: ``exact`` (the reference), ``flat`` (FAISS, every row compared), ``hnsw`` (FAISS, a graph), or ``auto``:
-            flat up to 50,000 rows, then hnsw.
-        settings: The engine's own constructor arguments.
-
-    Raises:
-        ValueError: If the kind is unknown.
-    """
-    if kind == "auto":
-        kind = "flat" if len(embeddings) <= FLAT_LIMIT else "hnsw"
-    return engine(kind).build(embeddings, **settings)
-
-
-def load_index(folder: str | Path) -> Index:
-    """Read an index of any kind and check every file against its hash.
-
-    Raises:
-        IndexFormatError: If the folder holds no index, or it is damaged or of another version.
-    """
-    while True:
-        manifest = read_manifest(folder)
-        try:
-            return _load(folder, manifest)
-        except IndexFormatError:
-            if read_manifest(folder) == manifest:  # else a save replaced the files under our hands: read the new ones
-                raise
-
-
-def _load(folder: str | Path, manifest: dict[str, Any]) -> Index:
-    try:
-        data = checked_data(folder, manifest)
-        index = engine(manifest["kind"])(manifest["space_id"], manifest["dim"], **manifest["settings"])
-        index.model = manifest["model"]
-        vectors = index._read_all(data)
-        if not vectors == len(index) == manifest["count"]:
-            raise ValueError(f"{vectors} vectors, {len(index)} ids and a count of {manifest['count']}")
-    except (ValueError, TypeError, LookupError, RuntimeError, OSError) as error:
-        raise IndexFormatError(f"{folder}: the parts of the index do not fit together ({error}); {REBUILD}") from error
-    return index
-
-
-def engine(kind: str) -> type[Index]:
-    """Import the class behind a kind (ValueError if there is none)."""
-    if kind not in ENGINES:
-        raise ValueError(f"kind must be one of auto, {', '.join(ENGINES)}, got {kind!r}")
-    module, name = ENGINES[kind]
-    cls: type[Index] = getattr(import_module(module), name)
-    return cls
+def as_conditions(where: str | Sequence[str | Condition]) -> tuple[Condition, ...]:
+    """Read those conditions that are still text."""
+    if isinstance(where, str):
+        return parse_where(where)
+    return tuple(read for one in where for read in (parse_where(one) if isinstance(one, str) else (one,)))
 
 
 def _some(ids: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from xmodal.embeddings import unit_rows
-from xmodal.index.base import Index, Rows, Scores
+from xmodal.index.base import Allowed, Index, Rows, Scores
 
 _BLOCK_ROWS = 8_192
 _BLOCK_SCORES = 2**24  # scores held at once; the working memory is about 16 bytes for each
@@ -40,19 +40,33 @@ class ExactIndex(Index):
     def _keep(self, rows: Int64[np.ndarray, " kept"]) -> None:
         self._vectors = self._vectors[rows]
 
-    def _nearest(self, queries: np.ndarray, k: int, among: Int64[np.ndarray, " allowed"] | None) -> tuple[Scores, Rows]:
+    def _nearest(self, queries: np.ndarray, k: int, among: Allowed | None, breadth: int | None) -> tuple[Scores, Rows]:
         return scan(self._vectors, queries, k, among)
 
     def _write(self, data: Path) -> None:
         with (data / "vectors.npy").open("wb") as stream:
             np.save(stream, self._vectors, allow_pickle=False)
 
-    def _read(self, data: Path) -> int:
-        vectors = unit_rows(np.load(data / "vectors.npy", allow_pickle=False), "vectors")
+    def _read(self, data: Path, mmap: bool) -> int:
+        vectors = np.load(data / "vectors.npy", mmap_mode="r" if mmap else None, allow_pickle=False)
+        vectors = checked_vectors(vectors) if mmap else unit_rows(vectors, "vectors")
         if vectors.shape[1] != self.dim:
             raise ValueError(f"vectors of {vectors.shape[1]} dimensions, {self.dim} promised")
         self._vectors = vectors
         return len(vectors)
+
+
+def checked_vectors(vectors: np.ndarray) -> Float32[np.ndarray, "rows dim"]:
+    """Check as :func:`xmodal.embeddings.unit_rows` does, block by block and without a copy: for arrays in files.
+
+    Raises:
+        ValueError: If they are no float32 matrix of unit vectors.
+    """
+    if vectors.dtype != np.float32 or vectors.ndim != 2:
+        raise ValueError(f"vectors must be float32 [rows, dim], got {vectors.dtype} {list(vectors.shape)}")
+    for start in range(0, len(vectors), _BLOCK_ROWS):
+        unit_rows(vectors[start : start + _BLOCK_ROWS], f"vectors from {start} on")
+    return vectors
 
 
 def scan(

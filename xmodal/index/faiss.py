@@ -14,14 +14,15 @@ import faiss as _faiss
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from xmodal.embeddings import unit_rows
-from xmodal.index.base import Index, Rows, Scores
-from xmodal.index.exact import in_order, scan
+from xmodal.index.base import Allowed, Index, Rows, Scores
+from xmodal.index.exact import checked_vectors, in_order, scan
 
 faiss: Any = _faiss  # its type stubs leave out what its Python side adds
 
-_DEAD_SHARE = 0.25  # of the graph's nodes; above it a removal builds the graph again
-_SCAN_SHARE = 0.1  # a search among fewer rows than this, or for more, compares them all: the graph loses some there
+DEAD_SHARE = 0.25  # of the slots; above it a removal builds the structure again
+SCAN_SHARE = 0.1  # a search among fewer rows than this, or for more, compares them all: shortcuts lose some there
+_SMALL_SCAN = 4_096  # rows up to which they are copied together and compared in double precision
+_ASKED = 16  # times k that a search among some rows asks for: what cannot give them was looking in the wrong place
 
 
 class FlatIndex(Index):
@@ -32,6 +33,7 @@ class FlatIndex(Index):
     def __init__(self, space_id: str, dim: int) -> None:
         super().__init__(space_id, dim)
         self._index = faiss.IndexFlatIP(dim)
+        self._mapped = False
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -40,26 +42,31 @@ class FlatIndex(Index):
 
     def vectors(self, rows: Sequence[int] | np.ndarray | None = None) -> Float32[np.ndarray, "rows dim"]:
         """Give the vectors of some rows, or of all, in order; not to be written to."""
-        stored = _stored(self._index)
-        return stored.copy() if rows is None else stored[np.asarray(rows, np.int64)]
+        return np.array(stored(self._index) if rows is None else stored(self._index)[np.asarray(rows, np.int64)])
 
     def _append(self, vectors: Float32[np.ndarray, "new dim"]) -> None:
+        refuse_mapped(self._mapped)
         self._index.add(vectors)
 
     def _keep(self, rows: Int64[np.ndarray, " kept"]) -> None:
-        kept = _stored(self._index)[rows]
+        refuse_mapped(self._mapped)
+        kept = stored(self._index)[rows]
         self._index = faiss.IndexFlatIP(self.dim)
         self._index.add(kept)
 
-    def _nearest(self, queries: np.ndarray, k: int, among: Int64[np.ndarray, " allowed"] | None) -> tuple[Scores, Rows]:
-        chosen = None if among is None else faiss.SearchParameters(sel=_selector(among, len(self)))
-        return in_order(*self._index.search(queries, k, params=chosen))
+    def _nearest(self, queries: np.ndarray, k: int, among: Allowed | None, breadth: int | None) -> tuple[Scores, Rows]:
+        if among is not None and len(among) <= _SMALL_SCAN:
+            return scan(stored(self._index), queries, k, among)
+        chosen = None if among is None else faiss.SearchParameters(sel=bitmap(among, len(self)))
+        return ordered(*self._index.search(queries, k, params=chosen))
 
     def _write(self, data: Path) -> None:
-        _write_faiss(self._index, data / "vectors.faiss")
+        write_faiss(self._index, data / "vectors.faiss")
 
-    def _read(self, data: Path) -> int:
-        self._index = _read_faiss(data / "vectors.faiss", faiss.IndexFlat, self.dim)
+    def _read(self, data: Path, mmap: bool) -> int:
+        self._index = read_faiss(data / "vectors.faiss", faiss.IndexFlat, self.dim, mmap)
+        self._mapped = mmap
+        checked_vectors(stored(self._index))
         return int(self._index.ntotal)
 
 
@@ -90,7 +97,8 @@ class HnswIndex(Index):
             )
         self.links, self.ef_construction, self.ef_search = links, ef_construction, ef_search
         self._graph = self._empty_graph()
-        self._slots = np.empty(0, np.int64)  # the graph's node of each row, rising
+        self._slots = Slots(np.empty(0, np.int64), 0)
+        self._mapped = False
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -99,7 +107,7 @@ class HnswIndex(Index):
 
     def vectors(self, rows: Sequence[int] | np.ndarray | None = None) -> Float32[np.ndarray, "rows dim"]:
         """Give the vectors of some rows, or of all, in order; not to be written to."""
-        return _stored(self._graph)[self._slots if rows is None else self._slots[np.asarray(rows, np.int64)]]
+        return stored(self._graph)[self._slots.of(None if rows is None else np.asarray(rows, np.int64))]
 
     def _empty_graph(self) -> Any:
         graph = faiss.IndexHNSWFlat(self.dim, self.links, faiss.METRIC_INNER_PRODUCT)
@@ -107,64 +115,157 @@ class HnswIndex(Index):
         return graph
 
     def _append(self, vectors: Float32[np.ndarray, "new dim"]) -> None:
-        first = self._graph.ntotal
+        refuse_mapped(self._mapped)
         self._graph.add(vectors)
-        self._slots = np.concatenate([self._slots, np.arange(first, self._graph.ntotal)])
+        self._slots = self._slots.extended(int(self._graph.ntotal))
 
     def _keep(self, rows: Int64[np.ndarray, " kept"]) -> None:
-        if len(rows) >= (1 - _DEAD_SHARE) * self._graph.ntotal:
-            self._slots = self._slots[rows]
+        refuse_mapped(self._mapped)
+        if len(rows) >= (1 - DEAD_SHARE) * self._graph.ntotal:
+            self._slots = self._slots.kept(rows)
             return
         kept = self.vectors(rows)
-        self._graph, self._slots = self._empty_graph(), np.empty(0, np.int64)
+        self._graph, self._slots = self._empty_graph(), Slots(np.empty(0, np.int64), 0)
         self._append(kept)
 
-    def _nearest(self, queries: np.ndarray, k: int, among: Int64[np.ndarray, " allowed"] | None) -> tuple[Scores, Rows]:
-        pool = len(self) if among is None else len(among)
-        if pool < _SCAN_SHARE * len(self) or k > _SCAN_SHARE * pool:
-            return self._scan(queries, k, among)
-        chosen = faiss.SearchParametersHNSW(efSearch=max(self.ef_search, 2 * k))
-        if pool < self._graph.ntotal:
-            slots = self._slots if among is None else self._slots[among]
-            chosen = faiss.SearchParametersHNSW(efSearch=chosen.efSearch, sel=_selector(slots, self._graph.ntotal))
-        scores, slots = self._graph.search(queries, k, params=chosen)
-        rows = np.searchsorted(self._slots, slots)
-        short = (slots < 0).any(axis=1)  # the walk ended early: too many of the nodes on its way may not be returned
-        if short.any():
-            scores[short], rows[short] = self._scan(queries[short], k, among)
-        return in_order(scores, rows)
+    def _nearest(self, queries: np.ndarray, k: int, among: Allowed | None, breadth: int | None) -> tuple[Scores, Rows]:
+        ef = max(breadth or self.ef_search, 2 * k)
 
-    def _scan(self, queries: np.ndarray, k: int, among: Int64[np.ndarray, " allowed"] | None) -> tuple[Scores, Rows]:
-        slots = self._slots if among is None else self._slots[among]
-        scores, found = scan(_stored(self._graph), queries, k, slots)
-        return scores, np.searchsorted(self._slots, found)
+        def walk(asked: int, selector: Any) -> tuple[Scores, Rows]:
+            # Dead and forbidden nodes lie on the way as well, so the walk must be as much longer.
+            chosen = faiss.SearchParametersHNSW(efSearch=max(ef, asked), sel=selector)
+            found: tuple[Scores, Rows] = self._graph.search(queries, asked, params=chosen)
+            return found
+
+        return search_slots(stored(self._graph), storage(self._graph), self._slots, queries, k, among, walk)
 
     def _write(self, data: Path) -> None:
-        _write_faiss(self._graph, data / "graph.faiss")
-        with (data / "slots.npy").open("wb") as stream:
-            np.save(stream, self._slots, allow_pickle=False)
+        write_faiss(self._graph, data / "graph.faiss")
+        write_array(self._slots.rows, data / "slots.npy")
 
-    def _read(self, data: Path) -> int:
-        self._graph = _read_faiss(data / "graph.faiss", faiss.IndexHNSWFlat, self.dim)
-        self._slots = np.load(data / "slots.npy", allow_pickle=False)
-        if self._slots.dtype != np.int64 or not _rising_below(self._slots, self._graph.ntotal):
-            raise ValueError("the slots do not name nodes of the graph")
-        return len(self._slots)
+    def _read(self, data: Path, mmap: bool) -> int:
+        self._graph = read_faiss(data / "graph.faiss", faiss.IndexHNSWFlat, self.dim, mmap)
+        self._mapped = mmap
+        checked_vectors(stored(self._graph))
+        self._slots = Slots(np.load(data / "slots.npy", allow_pickle=False), int(self._graph.ntotal))
+        return len(self._slots.rows)
 
 
-def _stored(index: Any) -> Float32[np.ndarray, "slots dim"]:
+class Slots:
+    """The slot of a structure that each row lies in, rising; slots of no row are dead. It never changes.
+
+    Raises:
+        ValueError: If the slots are not rising numbers below ``total``.
+    """
+
+    def __init__(self, rows: Int64[np.ndarray, " rows"], total: int) -> None:
+        if rows.dtype != np.int64 or not _rising_below(rows, total):
+            raise ValueError("the slots do not name places in the index")
+        self.rows, self.total = rows, total
+        # Made once and not in each search: a bit for every slot of a large index takes longer than the search.
+        self.alive = None if len(rows) == total else bitmap(rows, total)
+
+    def of(self, rows: Int64[np.ndarray, " rows"] | None) -> Int64[np.ndarray, " rows"]:
+        """Slots of some rows, or of all."""
+        return self.rows if rows is None else self.rows[rows]
+
+    def rows_at(self, slots: np.ndarray) -> np.ndarray:
+        """The rows in some living slots."""
+        return slots if self.alive is None else np.searchsorted(self.rows, slots)
+
+    def extended(self, total: int) -> Slots:
+        """With a row more for each new slot."""
+        return Slots(np.concatenate([self.rows, np.arange(self.total, total)]), total)
+
+    def kept(self, rows: Int64[np.ndarray, " kept"]) -> Slots:
+        """With these rows alone."""
+        return Slots(self.rows[rows], self.total)
+
+
+def search_slots(
+    vectors: Float32[np.ndarray, "slots dim"],
+    flat: Any,
+    slots: Slots,
+    queries: np.ndarray,
+    k: int,
+    among: Allowed | None,
+    walk: Any,
+) -> tuple[Scores, Rows]:
+    """Search by a shortcut where it is safe, and compare all allowed rows where it is not.
+
+    A shortcut looks at the part of the space around the query. It is not safe if few rows are allowed, if many are
+    asked for, or if what is allowed lies elsewhere ("piano" among metal). The last shows in that it finds less than it
+    is asked for, so among some rows it is asked for more than ``k``.
+
+    Args:
+        vectors: All slots' vectors.
+        flat: The same as a flat index of FAISS.
+        slots: Which of them are rows.
+        queries: Unit vectors.
+        k: From 1 to the number of rows searched.
+        among: The rows to search.
+        walk: ``walk(k, selector)`` gives scores and slots, a slot of -1 where it found no more.
+    """
+    pool = len(slots.rows) if among is None else len(among)
+    if pool < SCAN_SHARE * len(slots.rows) or k > SCAN_SHARE * pool:
+        return _compare_all(vectors, flat, slots, queries, k, among)
+    asked = k if among is None else _ASKED * k
+    if asked > pool:
+        return _compare_all(vectors, flat, slots, queries, k, among)
+    scores, found = walk(asked, slots.alive if among is None else bitmap(slots.of(among), slots.total))
+    short = found[:, -1] < 0
+    scores, found = scores[:, :k], found[:, :k]
+    rows = slots.rows_at(found)
+    if short.any():
+        scores, rows = scores.copy(), rows.copy()
+        scores[short], rows[short] = _compare_all(vectors, flat, slots, queries[short], k, among)
+    return ordered(scores, rows)
+
+
+def _compare_all(
+    vectors: np.ndarray, flat: Any, slots: Slots, queries: np.ndarray, k: int, among: Allowed | None
+) -> tuple[Scores, Rows]:
+    allowed = slots.of(among)
+    if len(allowed) <= _SMALL_SCAN:
+        scores, found = scan(vectors, queries, k, allowed)
+    else:
+        chosen = faiss.SearchParameters(sel=bitmap(allowed, slots.total))
+        scores, found = flat.search(queries, k, params=chosen)
+    return ordered(scores, slots.rows_at(found))
+
+
+def ordered(scores: Scores, rows: Rows) -> tuple[Scores, Rows]:
+    """Put rows of equal score in order; FAISS has sorted by score."""
+    if scores.shape[1] > 1 and bool((scores[:, 1:] >= scores[:, :-1]).any()):
+        return in_order(scores, rows)
+    return scores, rows
+
+
+def storage(index: Any) -> Any:
+    """The flat index inside a graph, or the index itself."""
+    return faiss.downcast_index(index.storage) if isinstance(index, faiss.IndexHNSW) else index
+
+
+def stored(index: Any) -> Float32[np.ndarray, "slots dim"]:
     """See the vectors of a flat index or a graph as an array, without a copy: only until the next one is added."""
-    flat = faiss.downcast_index(index.storage) if isinstance(index, faiss.IndexHNSW) else index
+    flat = storage(index)
     if not flat.ntotal:
         return np.empty((0, flat.d), np.float32)
     view: np.ndarray = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
     return view
 
 
-def _selector(slots: Int64[np.ndarray, " allowed"], total: int) -> Any:
+def bitmap(slots: Int64[np.ndarray, " allowed"], total: int) -> Any:
+    """A selector of some slots."""
     allowed = np.zeros(total, bool)
     allowed[slots] = True
     return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+
+
+def refuse_mapped(mapped: bool) -> None:
+    """Refuse to change an index that lies in its files (ValueError)."""
+    if mapped:
+        raise ValueError("an index that was opened with mmap=True cannot be changed; open it without to change it")
 
 
 def _rising_below(slots: np.ndarray, total: int) -> bool:
@@ -173,15 +274,26 @@ def _rising_below(slots: np.ndarray, total: int) -> bool:
     )
 
 
-def _write_faiss(index: Any, path: Path) -> None:
+def write_faiss(index: Any, path: Path) -> None:
+    """Write an index of FAISS, or raise."""
     # Through Python's own file: faiss's writer does not notice a disk that is full when it closes.
     with path.open("wb") as stream:
         faiss.write_index(index, faiss.PyCallbackIOWriter(stream.write))
 
 
-def _read_faiss(path: Path, cls: Any, dim: int) -> Any:
-    index = faiss.read_index(str(path))
+def write_array(array: np.ndarray, path: Path) -> None:
+    """Write an array, or raise."""
+    with path.open("wb") as stream:
+        np.save(stream, array, allow_pickle=False)
+
+
+def read_faiss(path: Path, cls: Any, dim: int, mmap: bool) -> Any:
+    """Read an index of FAISS of one class and dimension.
+
+    Raises:
+        ValueError: If the file holds another.
+    """
+    index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mmap else 0)
     if not isinstance(index, cls) or index.d != dim:
         raise ValueError(f"{path.name} holds a {type(index).__name__} of {index.d} dimensions, {dim} promised")
-    unit_rows(_stored(index), "vectors")
     return index

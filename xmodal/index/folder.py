@@ -23,7 +23,8 @@ from typing import Any
 from xmodal.embeddings import sync, written_aside
 from xmodal.errors import IndexFormatError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: the engines ivf, milvus and postgres, and the view of the model
+_READ = (1, FORMAT_VERSION)
 REBUILD = "build it with: xmodal index build FILE.parquet --out DIR"
 
 
@@ -74,9 +75,9 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         version, found = manifest["format_version"], manifest.pop("sha256")
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise IndexFormatError(f"{path}: this is no index of xmodal or it is damaged; {REBUILD}") from error
-    if version != FORMAT_VERSION:
+    if version not in _READ:
         raise IndexFormatError(
-            f"{path}: the index has format version {version} but this xmodal reads version {FORMAT_VERSION}; "
+            f"{path}: the index has format version {version} but this xmodal reads up to {FORMAT_VERSION}; "
             f"update xmodal or {REBUILD}"
         )
     if found != _digest(manifest):
