@@ -19,6 +19,7 @@ Conventions
 from __future__ import annotations
 
 from xmodal.tagging.calibration import Calibration, calibrate_to_prior, fit_calibration
+from xmodal.tagging.examples import EnrolledTag, EnrolledTags, enrol, with_enrolled
 from xmodal.tagging.scorer import NULL_PROMPTS, TEMPLATES, TagScorer
 from xmodal.tagging.vocabulary import Tag, Vocabulary, read_vocabulary
 
@@ -26,10 +27,14 @@ __all__ = [
     "NULL_PROMPTS",
     "TEMPLATES",
     "Calibration",
+    "EnrolledTag",
+    "EnrolledTags",
     "Tag",
     "TagScorer",
     "Vocabulary",
     "calibrate_to_prior",
+    "enrol",
     "fit_calibration",
     "read_vocabulary",
+    "with_enrolled",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -157,6 +158,32 @@ class TagScorer:
     ) -> tuple[Bool[Tensor, "tracks tags"], Bool[Tensor, "tracks tags"]]:
         """Labels and valid pairs of tracks; see :meth:`Vocabulary.labels`."""
         return self.vocabulary.labels(tags_of_tracks)
+
+    def with_rows(self, rows: Sequence[tuple[str, str | None, Float[Tensor, " dim"], float]]) -> TagScorer:
+        """A copy with more tags: name, kind, weights and offset of each; a name that is there is replaced.
+
+        Raises:
+            ValueError: If weights have another dimension than the tags'.
+        """
+        made = copy.copy(self)
+        tags, weights, offsets = list(self.vocabulary), list(self.weights), list(self.offsets)
+        for name, kind, weight, offset in rows:
+            if weight.shape != self.weights.shape[1:]:
+                raise ValueError(
+                    f"the weights of {name!r} must be of dimension {self.weights.shape[1]}, got {tuple(weight.shape)}"
+                )
+            column = self.vocabulary.column(name)
+            if column is None:
+                tags.append(Tag(name, kind))
+                weights.append(weight)
+                offsets.append(torch.tensor(offset))
+            else:
+                weights[column], offsets[column] = weight, torch.tensor(offset)
+        made.vocabulary = Vocabulary(tags)
+        made.tags, made.kinds = made.vocabulary.names, made.vocabulary.kinds
+        made.weights, made.offsets = torch.stack(weights), torch.stack(offsets).to(self.offsets)
+        made.vectors = torch.cat([self.vectors, normalize(made.weights[len(self.vectors) :], dim=1)])
+        return made
 
     def _columns(self, kind: str | None) -> list[int]:
         columns = [column for column, own in enumerate(self.kinds) if kind is None or own == kind]
