@@ -22,17 +22,40 @@ from xmodal.evaluation.baselines import (
     random_projection_baseline,
     ridge_baseline,
 )
+from xmodal.evaluation.probe import FewShotCurve, ProbeResult, few_shot_curve, label_matrix, probe
 from xmodal.evaluation.results import DirectionResult, RetrievalResult, TagResult, evaluate_retrieval, evaluate_tags
+from xmodal.evaluation.similarity import (
+    TripletResult,
+    agreed_triplets,
+    evaluate_alike,
+    rank_alike,
+    triplet_agreement,
+)
+from xmodal.evaluation.zero_shot import ZeroShotSplit, evaluate_zero_shot, strike_out, zero_shot_split
 
 __all__ = [
     "ALPHAS",
     "DirectionResult",
+    "FewShotCurve",
+    "ProbeResult",
     "RetrievalResult",
     "RidgeBaseline",
     "TagResult",
+    "TripletResult",
+    "ZeroShotSplit",
+    "agreed_triplets",
+    "evaluate_alike",
     "evaluate_retrieval",
     "evaluate_tags",
+    "evaluate_zero_shot",
+    "few_shot_curve",
+    "label_matrix",
     "mel_statistics",
+    "probe",
     "random_projection_baseline",
+    "rank_alike",
     "ridge_baseline",
+    "strike_out",
+    "triplet_agreement",
+    "zero_shot_split",
 ]

@@ -40,15 +40,18 @@ from xmodal.metrics.retrieval import (
     precision_at_k,
     r_precision,
     rank,
+    rank_score_blocks,
     rank_vectors,
     recall_at_k,
     retrieval_metrics,
     summary,
 )
+from xmodal.metrics.significance import PairedTest, paired_permutation_test
 from xmodal.metrics.tags import pr_auc, pr_auc_chance, pr_auc_per_tag, roc_auc, roc_auc_per_tag, tag_metrics
 
 __all__ = [
     "KS",
+    "PairedTest",
     "Ranking",
     "Reliability",
     "WithoutRight",
@@ -62,12 +65,14 @@ __all__ = [
     "mean_reciprocal_rank",
     "median_rank",
     "ndcg_at_k",
+    "paired_permutation_test",
     "pr_auc",
     "pr_auc_chance",
     "pr_auc_per_tag",
     "precision_at_k",
     "r_precision",
     "rank",
+    "rank_score_blocks",
     "rank_vectors",
     "recall_at_k",
     "reliability",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from xmodal.metrics._chance import none_in_top, random_average_precision
@@ -195,6 +195,32 @@ def rank_vectors(
         raise ValueError(f"relevance must have shape {shape} and not be empty, got {tuple(relevance.shape)}")
     # A product of few rows reads all candidates for little work: larger blocks halve its time.
     return _rank_blocks(lambda rows: queries[rows] @ candidates.T, relevance, without_right, 4 * BLOCK)
+
+
+def rank_score_blocks(
+    score_rows: Callable[[Int[Tensor, " block"]], Float[Tensor, "block candidates"]],
+    relevance_rows: Callable[[Int[Tensor, " block"]], Bool[Tensor, "block candidates"]],
+    shape: tuple[int, int],
+) -> Ranking:
+    """:func:`rank` of matrices that are made a block of rows at a time; queries without a right answer are left out.
+
+    Args:
+        score_rows: Scores of some queries.
+        relevance_rows: Right answers of some queries.
+        shape: Number of queries and of candidates.
+
+    Raises:
+        ValueError: As :func:`rank`.
+    """
+    queries, candidates = shape
+    entries = []
+    for some in torch.arange(queries).split(max(1, BLOCK // candidates)):
+        query, candidate = relevance_rows(some).nonzero().T
+        entries.append(torch.stack([some[query], candidate]))
+    indices = torch.cat(entries, dim=1)
+    right = torch.ones(indices.shape[1], dtype=torch.bool)
+    relevance = torch.sparse_coo_tensor(indices, right, shape, check_invariants=True)
+    return _rank_blocks(score_rows, relevance, "leave_out", BLOCK)
 
 
 def recall_at_k(score: Tensor, relevance: Tensor, k: int, *, without_right: WithoutRight = "refuse") -> float:
