@@ -51,7 +51,14 @@ class StopAfter(pl.Callback):
 
 
 def data(manifest, **options):
-    defaults = {"tag_fields": ["pitch", "motion"], "batch_size": 4, "workers": 0, "tag_prompts": 3, "seed": 7}
+    defaults = {
+        "tag_fields": ["pitch", "motion"],
+        "batch_size": 4,
+        "workers": 0,
+        "decode_seconds": None,
+        "tag_prompts": 3,
+        "seed": 7,
+    }
     return AudioTextData(str(manifest), **(defaults | options))
 
 

@@ -12,7 +12,8 @@ Conventions
 * A part of a file equals that slice of the whole file to within 1e-5 (bit-exactly where nothing is resampled).
 * The decoder is chosen by the file's content, never by its suffix.
 * Bytes in memory, behind a URL or inside a tar shard (:class:`StoredAudio`) give what a file with these bytes gives.
-* A file that cannot give honest samples raises :class:`~xmodal.errors.AudioError`; digital silence is honest.
+* A file that cannot give honest samples raises :class:`~xmodal.errors.AudioError`; digital silence is honest. With
+  :class:`IsolatedDecoder` that holds for files that hang or crash a decoder, too.
 """
 
 from xmodal.audio.decode import PEAK_LIMIT
@@ -25,6 +26,7 @@ from xmodal.audio.files import (
     probe,
     windows,
 )
+from xmodal.audio.isolated import IsolatedDecoder
 from xmodal.audio.policy import Window, WindowPolicy, cut
 from xmodal.audio.stored import AudioInfo, AudioLike, BytesAudio, RangeAudio, RemoteAudio, StoredAudio
 
@@ -35,6 +37,7 @@ __all__ = [
     "AudioInfo",
     "AudioLike",
     "BytesAudio",
+    "IsolatedDecoder",
     "RangeAudio",
     "RemoteAudio",
     "StoredAudio",

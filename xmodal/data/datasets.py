@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from xmodal.data.tracks import Caption, Track, relevance_matrix, tag_matrices
-from xmodal.data.windows import CachedWindowSet, Features, WindowSet
+from xmodal.data.windows import AnyWindows, Features
 from xmodal.errors import AudioError, DataError
 from xmodal.text import captions_from_tags, tag_prompts
 
@@ -113,7 +113,7 @@ class TrainingSet(Dataset[tuple[int, int]]):
 
     def __init__(
         self,
-        windows: WindowSet | CachedWindowSet,
+        windows: AnyWindows,
         *,
         captions: int = 1,
         first_caption: bool = False,
@@ -151,10 +151,7 @@ class TrainingSet(Dataset[tuple[int, int]]):
             row = self.rows[index]
             rng = random.Random(f"{self.seed}/{epoch}/{self.tracks[row].id}")
             draw = rng.random()
-            if isinstance(self.windows, CachedWindowSet):
-                item: Features | AudioError = self.windows.random_window(row, draw)
-            else:
-                item = self.windows.window(row, self.windows.random_start(row, draw))
+            item = self.windows.random_window(row, draw)
             if isinstance(item, AudioError):
                 failures.append(item)
                 continue
@@ -221,9 +218,7 @@ class EvaluationSet(Dataset[int]):
         queries: Have texts at all; a set that is only embedded needs none.
     """
 
-    def __init__(
-        self, windows: WindowSet | CachedWindowSet, *, captions_per_track: int | None = None, queries: bool = True
-    ) -> None:
+    def __init__(self, windows: AnyWindows, *, captions_per_track: int | None = None, queries: bool = True) -> None:
         self.windows = windows
         decodable = {row for row, _ in windows.entries}
         self.rows = sorted(decodable)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +11,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from xmodal.data.samplers import BatchSampler
 
-# Workers are forked from a server process that has only imported things, never from a process with threads, a device
-# or open locks, which a fork may copy in the middle of something.
-_CONTEXT = "forkserver"
+
+def multiprocessing_context(workers: int) -> Any:
+    """How worker processes start: forked from a server that has only imported things.
+
+    A fork of this process would copy threads' locks and a device's state in the middle of whatever they do; a fresh
+    interpreter for each worker would import torch again and again.
+    """
+    if not workers:
+        return None
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["xmodal.data.datasets"])
+    return context
 
 
 class ResumableLoader(DataLoader[Any]):
@@ -28,7 +38,7 @@ class ResumableLoader(DataLoader[Any]):
     def __init__(
         self, dataset: Dataset[Any], sampler: BatchSampler, *, workers: int, position: Callable[[], dict[str, int]]
     ) -> None:
-        super().__init__(dataset, batch_sampler=sampler, **_options(workers))
+        super().__init__(dataset, batch_sampler=sampler, **worker_options(workers), persistent_workers=workers > 0)
         self.order = sampler
         self.position = position
 
@@ -43,14 +53,20 @@ class ResumableLoader(DataLoader[Any]):
 
 def make_loader(dataset: Dataset[Any], *, batch_size: int, workers: int) -> DataLoader[Any]:
     """A loader of the items in order, for evaluation."""
-    return DataLoader(dataset, batch_size=batch_size, **_options(workers))
+    return DataLoader(dataset, batch_size=batch_size, **worker_options(workers), persistent_workers=workers > 0)
 
 
-def _options(workers: int) -> dict[str, Any]:
+def worker_options(workers: int, *, ahead: int = 2) -> dict[str, Any]:
+    """What every DataLoader here has in common.
+
+    Args:
+        workers: Worker processes; 0 loads in this one.
+        ahead: Items that each worker makes before they are asked for.
+    """
     return {
         "num_workers": workers,
-        "persistent_workers": workers > 0,
-        "multiprocessing_context": _CONTEXT if workers else None,
+        "prefetch_factor": ahead if workers else None,
+        "multiprocessing_context": multiprocessing_context(workers),
         "collate_fn": _as_it_is,
         # A generator of its own: a loader that drew its workers' seeds from the global one would change what comes
         # after it by being made, and a resumed run makes one more than an undisturbed run.

@@ -7,19 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
-from xmodal.audio import WindowPolicy
+from xmodal.audio import IsolatedDecoder, WindowPolicy
+from xmodal.data.cache import FeatureCache, FileMemo
 from xmodal.data.corpus import TrackSource, refuse_or_report
-from xmodal.data.datasets import EvaluationSet, TrainingSet, WindowBatch
+from xmodal.data.datasets import EvaluationSet, PairBatch, TrainingSet, WindowBatch
 from xmodal.data.loaders import ResumableLoader, make_loader
 from xmodal.data.manifests import read_tracks
 from xmodal.data.samplers import BatchSampler, ShuffledBatches
+from xmodal.data.setaside import FILE_NAME, SetAside
 from xmodal.data.splits import fold_split, split_tracks
 from xmodal.data.tracks import Track
-from xmodal.data.windows import CachedWindowSet, WindowSet
-from xmodal.errors import AudioError, DataError
+from xmodal.data.windows import AnyWindows, CachedWindowSet, StoredWindowSet, WindowSet
+from xmodal.errors import DataError
 from xmodal.towers.base import AudioTower
 
 logger = logging.getLogger(__name__)
@@ -45,10 +48,16 @@ class AudioTextData(pl.LightningDataModule):
         missing: What to do about files that are not there: "refuse" the manifest, or "skip" them and say so.
         batch_size: Tracks to a training step.
         evaluation_batch_size: Windows to a validation step.
-        workers: Loader processes. 0 loads in the main process, which is fastest when features are cached.
-        cache: Keep every window's features in memory: "auto" if they fit, "memory" always, "none" never
-            (then each epoch decodes a new random window of each track).
-        cache_gigabytes: What "auto" may use.
+        workers: Loader processes. 0 loads in the main process.
+        decode_seconds: What decoding one window may take before its file is set aside. Decoding runs in a process of
+            its own beside each loader, so that a file that hangs or crashes it is one bad file; None decodes in the
+            loader itself, where such a file ends the run.
+        cache: Where the features of every window of the policy are kept, to be decoded once: "memory", "disk" (in
+            ``cache_folder``), "auto" for memory if they fit, else for disk if there is a folder; "none": each epoch
+            decodes a new random window of each track.
+        cache_gigabytes: What "auto" may take of memory.
+        cache_folder: Features on disk, to be found again by later runs, whatever the files are called by then.
+        cache_folder_gigabytes: How large the folder may become.
         evaluation_captions: How many captions of each track are validation and test queries; None for all.
         training_captions: How many captions of each track to draw for a training step.
         first_caption: Always draw the first caption of each track, and the others by chance.
@@ -74,8 +83,11 @@ class AudioTextData(pl.LightningDataModule):
         batch_size: int = 64,
         evaluation_batch_size: int = 64,
         workers: int = 2,
-        cache: Literal["auto", "memory", "none"] = "auto",
+        decode_seconds: float | None = 60.0,
+        cache: Literal["auto", "memory", "disk", "none"] = "auto",
         cache_gigabytes: float = 4.0,
+        cache_folder: str | None = None,
+        cache_folder_gigabytes: float = 50.0,
         evaluation_captions: int | None = None,
         training_captions: int = 1,
         first_caption: bool = False,
@@ -110,8 +122,14 @@ class AudioTextData(pl.LightningDataModule):
         self.batch_size = batch_size
         self.evaluation_batch_size = evaluation_batch_size
         self.workers = workers
+        if cache == "disk" and cache_folder is None:
+            raise ValueError("cache: disk needs to know where; set cache_folder")
+        self.decoder = None if decode_seconds is None else IsolatedDecoder(time_limit_seconds=decode_seconds)
         self.cache = cache
         self.cache_gigabytes = cache_gigabytes
+        self.cache_folder = cache_folder
+        self.cache_folder_gigabytes = cache_folder_gigabytes
+        self.set_aside = SetAside()
         self.evaluation_captions = evaluation_captions
         self.training_captions = training_captions
         self.first_caption = first_caption
@@ -153,7 +171,25 @@ class AudioTextData(pl.LightningDataModule):
         if self.trainer is None:
             raise RuntimeError("the data module takes its front end from the model, so it must be given to a Trainer")
         network: Any = self.trainer.lightning_module.network
+        if self.trainer.loggers:
+            rank = self.trainer.global_rank
+            name = FILE_NAME if rank == 0 else f"{rank}-{FILE_NAME}"
+            self.set_aside.write_to(Path(self.trainer.log_dir or self.trainer.default_root_dir) / name)
         self.prepare(stage, network.audio, network.windows)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Take note of what could not be decoded; Lightning calls it with every batch."""
+        if isinstance(batch, PairBatch | WindowBatch):
+            assert self.trainer is not None
+            self.set_aside.add(batch.failures, "train" if self.trainer.training else self.trainer.state.stage or "?")
+        return batch
+
+    def teardown(self, stage: str) -> None:
+        """Say how many files were set aside; Lightning calls it at the end."""
+        if (said := self.set_aside.summary()) is not None:
+            logger.warning("%s", said)
+        if self.decoder is not None:
+            self.decoder.close()
 
     def prepare(self, stage: str, tower: AudioTower, policy: WindowPolicy) -> None:
         """What :meth:`setup` does, for a given tower and window policy."""
@@ -177,8 +213,8 @@ class AudioTextData(pl.LightningDataModule):
                 self.evaluation_sets[split] = EvaluationSet(windows, captions_per_track=self.evaluation_captions)
         if stage == "predict" and "predict" not in self.evaluation_sets:
             everything = [track for tracks in splits.values() for track in tracks]
-            windows = WindowSet(everything, tower, policy)
-            _report(windows.failures, "predict")
+            windows = self._survey(everything, tower, policy)
+            self.set_aside.add(windows.failures, "predict")
             self.evaluation_sets["predict"] = EvaluationSet(windows, queries=False)
 
     def train_dataloader(self) -> ResumableLoader:
@@ -191,7 +227,7 @@ class AudioTextData(pl.LightningDataModule):
         if self._restored is not None:
             self._go_on(self._restored)
             self._restored = None
-        workers = 0 if isinstance(self.training_set.windows, CachedWindowSet) else self.workers
+        workers = self._workers(self.training_set.windows)
         return ResumableLoader(self.training_set, self.batches, workers=workers, position=self.position)
 
     def position(self) -> dict[str, int]:
@@ -241,39 +277,49 @@ class AudioTextData(pl.LightningDataModule):
         return self._loader(self.evaluation_sets["predict"], self.evaluation_batch_size)
 
     def _loader(self, dataset: EvaluationSet, batch_size: int) -> DataLoader[Any]:
-        workers = 0 if isinstance(dataset.windows, CachedWindowSet) else self.workers
+        workers = self._workers(dataset.windows)
         return make_loader(dataset, batch_size=batch_size, workers=workers)
 
-    def _windows(
-        self, split: str, tracks: Sequence[Track], tower: AudioTower, policy: WindowPolicy
-    ) -> WindowSet | CachedWindowSet:
-        windows = WindowSet(tracks, tower, policy)
+    def _workers(self, windows: AnyWindows) -> int:
+        """What is in this process's memory is read here."""
+        return 0 if isinstance(windows, CachedWindowSet) else self.workers
+
+    def _survey(self, tracks: Sequence[Track], tower: AudioTower, policy: WindowPolicy) -> WindowSet:
+        """The tracks' windows; files that were probed in an earlier run and have not changed are not probed again."""
+        memo = None if self.cache_folder is None else FileMemo(Path(self.cache_folder).expanduser() / "files.sqlite")
+        if memo is None:
+            return WindowSet(tracks, tower, policy, decoder=self.decoder)
+        known = memo.infos({track.audio for track in tracks})
+        windows = WindowSet(tracks, tower, policy, decoder=self.decoder, facts=known)
+        memo.remember({audio: info for audio, info in windows.facts.items() if audio not in known})
+        windows.facts.clear()  # the workers get a copy of the windows, and have no use for these
+        return windows
+
+    def _windows(self, split: str, tracks: Sequence[Track], tower: AudioTower, policy: WindowPolicy) -> AnyWindows:
+        windows = self._survey(tracks, tower, policy)
         if not windows.entries:
             raise DataError(
                 f"none of the {len(tracks)} tracks in the {split} split could be read; the first: {windows.failures[0]}"
             )
-        if self.cache == "none" or (self.cache == "auto" and not self._fits(windows)):
-            _report(windows.failures, split)
-            return windows
-        cached = CachedWindowSet(windows, workers=self.workers, progress=_log_progress(split))
-        _report(cached.failures, split)
-        return cached
+        kept = self._keep(split, windows)
+        self.set_aside.add(kept.failures, split)
+        return kept
+
+    def _keep(self, split: str, windows: WindowSet) -> AnyWindows:
+        """The windows where ``cache`` wants them."""
+        folder = self.cache_folder
+        cache = None if folder is None else FeatureCache(folder, gigabytes=self.cache_folder_gigabytes)
+        progress = _log_progress(split)
+        if self.cache == "memory" or (self.cache == "auto" and self._fits(windows)):
+            return CachedWindowSet(windows, workers=self.workers, cache=cache, progress=progress)
+        if self.cache == "disk" or (self.cache == "auto" and cache is not None):
+            assert cache is not None
+            return StoredWindowSet(windows, workers=self.workers, cache=cache, progress=progress)
+        return windows
 
     def _fits(self, windows: WindowSet) -> bool:
-        for entry in range(len(windows)):
-            item = windows[entry]
-            if not isinstance(item, AudioError):
-                needed = item.values.numel() * 2 * len(windows) / 1e9
-                return needed <= self.cache_gigabytes
-        return False
-
-
-def _report(failures: Sequence[AudioError], split: str) -> None:
-    if failures:
-        first = "; ".join(str(error) for error in failures[:3])
-        logger.warning(
-            "%d tracks of the %s split are left out, they cannot be decoded: %s", len(failures), split, first
-        )
+        silence = windows.features(np.zeros(1, dtype=np.float32))
+        return silence.values.numel() * 2 * len(windows) <= self.cache_gigabytes * 1e9
 
 
 def _log_progress(split: str) -> Any:
@@ -284,6 +330,6 @@ def _log_progress(split: str) -> Any:
         tenth = done * 10 // total
         if tenth != reported:
             reported = tenth
-            logger.info("features of the %s split: %d of %d windows", split, done, total)
+            logger.info("features of the %s split: %d of %d tracks", split, done, total)
 
     return progress

@@ -1,21 +1,32 @@
-"""The windows of tracks as the tower's features, decoded when asked for or kept in memory."""
+"""The windows of tracks as the tower's features: decoded when asked for, kept in memory, or kept on disk.
+
+All three kinds answer alike: ``windows[entry]`` is one window of the fixed policy and ``random_window(row, draw)`` one
+for training, and either may be the :class:`~xmodal.errors.AudioError` that says why there is none. A file that failed
+once is set aside for good: what cannot be decoded is not tried again in every epoch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from xmodal.audio import WindowPolicy, load, probe
+from xmodal.audio import AudioInfo, AudioLike, IsolatedDecoder, StoredAudio, WindowPolicy, load, probe
+from xmodal.data.cache import FeatureCache
+from xmodal.data.loaders import worker_options
 from xmodal.data.tracks import Track
 from xmodal.errors import AudioError, DataError
 from xmodal.towers.base import AudioTower
+
+# Long tracks are decoded in parts of this length, so that a day of audio does not have to fit into memory.
+_PART_SECONDS = 600.0
 
 
 @dataclass
@@ -26,121 +37,250 @@ class Features:
     valid_frames: int
 
 
-class WindowSet(Dataset[Features | AudioError]):
-    """The windows of a list of tracks, as the tower's features, decoded when asked for.
+@dataclass
+class TrackFeatures:
+    """All windows of a track, in float16.
+
+    Log-mel is normalised to a few units, where float16 is exact to about 0.1 %, less than the noise of any recording.
+    Exported vectors never come from here.
+    """
+
+    values: Float[Tensor, "windows bands frames"]
+    valid_frames: Int[Tensor, " windows"]
+
+
+class FrontEnd(AudioTower):
+    """What the loading of data needs of a tower: its rate and its features, on the CPU, without the network's weights.
 
     Args:
-        tracks: The tracks; each is probed once, here, for its length.
+        tower: The tower; its features must be those of its front end, as :class:`AudioTower` makes them.
+    """
+
+    def __init__(self, tower: AudioTower) -> None:
+        super().__init__(copy.deepcopy(tower.front_end).cpu(), tower.feature_dim)
+        self.requires_grad_(False)
+
+    def encode(self, features: Tensor, valid_frames: Tensor | None = None) -> Tensor:
+        """Not what it is for.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError("a front end makes features and no vectors")
+
+
+def front_end_of(tower: AudioTower) -> AudioTower:
+    """The light part of a tower that worker processes get a copy of; a tower with features of its own goes whole."""
+    kind = type(tower)
+    if kind.features is AudioTower.features and kind.valid_frames is AudioTower.valid_frames:
+        return FrontEnd(tower)
+    return copy.deepcopy(tower).cpu().eval()
+
+
+class WindowSet(Dataset[Features | AudioError]):
+    """The windows of a list of tracks, decoded when asked for.
+
+    Args:
+        tracks: The tracks.
         tower: Gives sample rate and front end.
         policy: Where the windows lie.
+        decoder: Decodes in a process of its own, so that no file can hang or end this one; None decodes in this one.
+        facts: What is known of the files; those that are not in it are probed here.
 
     Attributes:
         entries: ``(row of the track, start in seconds within the track)`` of each window.
         failures: Tracks that could not even be probed; they have no windows.
+        seconds: Length of each track; 0 where it is not known.
+        file_rates: Sample rate of each track's file in Hz; 0 where it is not known.
+        facts: What the files that could be probed declare.
     """
 
-    def __init__(self, tracks: Sequence[Track], tower: AudioTower, policy: WindowPolicy) -> None:
+    def __init__(
+        self,
+        tracks: Sequence[Track],
+        tower: AudioTower,
+        policy: WindowPolicy,
+        *,
+        decoder: IsolatedDecoder | None = None,
+        facts: Mapping[AudioLike, AudioInfo] | None = None,
+    ) -> None:
         self.tracks = list(tracks)
-        self.tower = tower
+        self.front_end = front_end_of(tower)
         self.policy = policy
+        self.decoder = decoder
         self.entries: list[tuple[int, float]] = []
         self.failures: list[AudioError] = []
         self.seconds: list[float] = []
+        self.file_rates: list[int] = []
+        self._set_aside: dict[int, AudioError] = {}
+        known: dict[AudioLike, AudioInfo | AudioError] = dict(facts or {})
         rate = tower.sample_rate
         for row, track in enumerate(self.tracks):
-            try:
-                end = probe(track.audio).duration_seconds
-            except AudioError as error:
-                self.failures.append(error)
-                self.seconds.append(0.0)
+            info = known[track.audio] = known.get(track.audio) or self._probe(track.audio)
+            self.seconds.append(0.0)
+            self.file_rates.append(0)
+            if isinstance(info, AudioError):
+                self.failures.append(info)
                 continue
+            end = info.duration_seconds
             if track.end_seconds is not None:
                 end = min(end, track.end_seconds)
             seconds = end - track.start_seconds
-            self.seconds.append(max(seconds, 0.0))
+            self.seconds[row] = max(seconds, 0.0)
+            self.file_rates[row] = info.sample_rate
             samples = max(round(seconds * rate), 1)
             self.entries += [(row, start / rate) for start in policy.starts(samples, rate)]
+        self.facts = {audio: info for audio, info in known.items() if isinstance(info, AudioInfo)}
+
+    @property
+    def window_samples(self) -> int:
+        """Samples of a window at the tower's rate."""
+        return self.policy.window_samples(self.front_end.sample_rate)
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def __getitem__(self, entry: int) -> Features | AudioError:
         row, start = self.entries[entry]
-        return self.window(row, start)
+        samples = self.samples(row, start)
+        return samples if isinstance(samples, AudioError) else self.features(samples)
 
-    def window(self, row: int, start_seconds: float) -> Features | AudioError:
-        """Features of the window of track ``row`` that begins at ``start_seconds`` of the track."""
-        track = self.tracks[row]
-        rate = self.tower.sample_rate
-        length = round(self.policy.window_seconds * rate)
-        wanted = self.policy.window_seconds
+    def random_start(self, row: int, draw: float) -> float:
+        """A start for a training window, uniform over the track; ``draw`` is uniform in [0, 1)."""
+        return draw * max(self.seconds[row] - self.policy.window_seconds, 0.0)
+
+    def random_window(self, row: int, draw: float) -> Features | AudioError:
+        """A window of the track that may begin anywhere; ``draw`` is uniform in [0, 1)."""
+        samples = self.samples(row, self.random_start(row, draw))
+        return samples if isinstance(samples, AudioError) else self.features(samples)
+
+    def samples(
+        self, row: int, start_seconds: float, duration_seconds: float | None = None
+    ) -> Float[np.ndarray, " samples"] | AudioError:
+        """Samples of track ``row`` from ``start_seconds`` of the track: a window, or less where the track ends."""
+        track, rate = self.tracks[row], self.front_end.sample_rate
+        if row in self._set_aside:
+            return self._set_aside[row]
+        length = self.window_samples if duration_seconds is None else round(duration_seconds * rate)
+        wanted = length / rate
         if track.end_seconds is not None:
             wanted = min(wanted, track.end_seconds - track.start_seconds - start_seconds)
+        decode = load if self.decoder is None else self.decoder.load
         try:
-            samples = load(
+            return decode(
                 track.audio,
                 rate,
                 start_seconds=track.start_seconds + start_seconds,
                 duration_seconds=max(wanted, 1 / rate),
             )[:length]
         except AudioError as error:
+            self._set_aside[row] = error
             return error
-        valid = len(samples)
-        padded = np.zeros(length, dtype=np.float32)
-        padded[:valid] = samples
+
+    def features(self, samples: Float[np.ndarray, " samples"]) -> Features:
+        """Features of one window's samples, at most a window long."""
+        padded = np.zeros(self.window_samples, dtype=np.float32)
+        padded[: len(samples)] = samples
         with torch.no_grad():
-            values = self.tower.features(torch.from_numpy(padded)[None])[0]
-            valid_frames = int(self.tower.valid_frames(torch.tensor([valid]))[0])
+            values = self.front_end.features(torch.from_numpy(padded)[None])[0]
+            valid_frames = int(self.front_end.valid_frames(torch.tensor([len(samples)]))[0])
         return Features(values, valid_frames)
 
-    def random_start(self, row: int, draw: float) -> float:
-        """A start for a training window, uniform over the track; ``draw`` is uniform in [0, 1)."""
-        return draw * max(self.seconds[row] - self.policy.window_seconds, 0.0)
+    def track(self, row: int) -> TrackFeatures | AudioError:
+        """All windows of a track. One part that cannot be decoded sets the whole track aside."""
+        rate, length = self.front_end.sample_rate, self.window_samples
+        starts = [round(start * rate) for start in self.starts(row)]
+        values: list[Tensor] = []
+        valid: list[int] = []
+        first, part = 0, np.zeros(0, dtype=np.float32)
+        for start in starts:
+            if not values or start + length > first + len(part):
+                # From this window on, for ten minutes: a Vorbis file is decoded from its start for every part of it.
+                first = start
+                got = self.samples(row, start / rate, max(_PART_SECONDS, length / rate))
+                if isinstance(got, AudioError):
+                    return got
+                part = got
+            window = self.features(part[start - first : start - first + length])
+            values.append(window.values.half())
+            valid.append(window.valid_frames)
+        return TrackFeatures(torch.stack(values), torch.tensor(valid))
+
+    def starts(self, row: int) -> list[float]:
+        """Starts of the windows of a track, in seconds within the track."""
+        rate = self.front_end.sample_rate
+        samples = max(round(self.seconds[row] * rate), 1)
+        return [start / rate for start in self.policy.starts(samples, rate)]
+
+    def cache_key(self, row: int) -> dict[str, Any]:
+        """What a track's features hang on, besides the bytes of its file."""
+        track = self.tracks[row]
+        return {
+            "front_end": self.front_end.front_end.identity()
+            if isinstance(self.front_end, FrontEnd)
+            else self.front_end.identity(),
+            "start_seconds": track.start_seconds,
+            "end_seconds": track.end_seconds,
+            "window_seconds": self.policy.window_seconds,
+            "hop_seconds": self.policy.hop_seconds,
+            "last": self.policy.last,
+        }
+
+    def _probe(self, audio: AudioLike) -> AudioInfo | AudioError:
+        if isinstance(audio, StoredAudio) and audio.info is not None:
+            return audio.info
+        try:
+            return probe(audio) if self.decoder is None else self.decoder.probe(audio)
+        except AudioError as error:
+            return error
+
+
+Progress = Callable[[int, int], None]
+"""Called with how many are done, and of how many."""
 
 
 class CachedWindowSet(Dataset[Features | AudioError]):
-    """A :class:`WindowSet` whose features are in memory as float16: decoded once, read every epoch.
+    """A :class:`WindowSet` whose features are in memory: decoded once, read every epoch.
 
-    Log-mel of the tower is normalised to a few units, where float16 is exact to about 0.1 %, less than the noise
-    of any recording. Exported vectors never come from here.
+    Args:
+        windows: The windows to keep.
+        workers: Processes that decode.
+        cache: Where features are looked for before they are decoded, and put; None for nowhere.
+        progress: Hears of the progress, in tracks.
+
+    Raises:
+        DataError: If no track can be decoded.
     """
 
-    def __init__(self, windows: WindowSet, *, workers: int, progress: Callable[[int, int], None] | None = None) -> None:
-        self.tracks = windows.tracks
-        self.tower = windows.tower
+    def __init__(
+        self,
+        windows: WindowSet,
+        *,
+        workers: int,
+        cache: FeatureCache | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.tracks, self.front_end = windows.tracks, windows.front_end
         self.failures = list(windows.failures)
         self.entries: list[tuple[int, float]] = []
+        self._first: dict[int, tuple[int, int]] = {}
         values: Tensor | None = None
-        valid: list[int] = []
-        failed_rows: set[int] = set()
-        loader = DataLoader(
-            windows,
-            batch_size=None,
-            num_workers=workers,
-            prefetch_factor=64 if workers else None,
-            collate_fn=_as_half,
-            generator=torch.Generator(),
-        )
-        for done, (entry, item) in enumerate(zip(windows.entries, loader, strict=True), start=1):
+        valid: list[Tensor] = []
+        for row, item in _decode(windows, workers, cache, progress):
             if isinstance(item, AudioError):
-                if entry[0] not in failed_rows:  # one report a file, however many windows it has
-                    failed_rows.add(entry[0])
-                    self.failures.append(item)
-            else:
-                if values is None:
-                    values = torch.empty(len(windows), *item.values.shape, dtype=torch.float16)
-                values[len(valid)] = item.values
-                valid.append(item.valid_frames)
-                self.entries.append(entry)
-            if progress is not None and (done % 50 == 0 or done == len(windows)):
-                progress(done, len(windows))
+                self.failures.append(item)
+                continue
+            if values is None:
+                values = torch.empty(len(windows), *item.values.shape[1:], dtype=torch.float16)
+            first, count = len(self.entries), len(item.values)
+            values[first : first + count] = item.values
+            valid.append(item.valid_frames)
+            self._first[row] = first, count
+            self.entries += [(row, start) for start in windows.starts(row)]
         if values is None:
             raise DataError(f"none of the {len(self.tracks)} tracks could be decoded; the first: {self.failures[0]}")
-        self.values = values[: len(valid)]
-        self.valid_frames = torch.tensor(valid)
-        self._first: dict[int, list[int]] = {}
-        for position, (row, _) in enumerate(self.entries):
-            self._first.setdefault(row, []).append(position)
+        self.values = values[: len(self.entries)]
+        self.valid_frames = torch.cat(valid)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -150,9 +290,97 @@ class CachedWindowSet(Dataset[Features | AudioError]):
 
     def random_window(self, row: int, draw: float) -> Features:
         """One of the track's windows; ``draw`` is uniform in [0, 1)."""
-        entries = self._first[row]
-        return self[entries[int(draw * len(entries))]]
+        first, count = self._first[row]
+        return self[first + int(draw * count)]
 
 
-def _as_half(item: Any) -> Features | AudioError:
-    return item if isinstance(item, AudioError) else Features(item.values.half(), item.valid_frames)
+class StoredWindowSet(Dataset[Features | AudioError]):
+    """A :class:`WindowSet` whose features are in a cache on disk; what did not fit into it is decoded each time.
+
+    Args:
+        windows: The windows to keep.
+        workers: Processes that decode what is not in the cache yet.
+        cache: The cache.
+        progress: Hears of the progress, in tracks.
+
+    Raises:
+        DataError: If no track can be decoded.
+    """
+
+    def __init__(
+        self, windows: WindowSet, *, workers: int, cache: FeatureCache, progress: Progress | None = None
+    ) -> None:
+        self.tracks, self.front_end, self.windows, self.cache = windows.tracks, windows.front_end, windows, cache
+        self.failures = list(windows.failures)
+        failed = set()
+        for row, item in _decode(windows, workers, cache, progress, keep=False):
+            if isinstance(item, AudioError):
+                self.failures.append(item)
+                failed.add(row)
+        self.entries = [entry for entry in windows.entries if entry[0] not in failed]
+        if not self.entries:
+            raise DataError(f"none of the {len(self.tracks)} tracks could be decoded; the first: {self.failures[0]}")
+        self._first: dict[int, tuple[int, int]] = {}
+        for position, (row, _) in enumerate(self.entries):
+            first, count = self._first.get(row, (position, 0))
+            self._first[row] = first, count + 1
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, entry: int) -> Features | AudioError:
+        row, start = self.entries[entry]
+        stored = self.cache.window(*_key(self.windows, row), entry - self._first[row][0])
+        if stored is not None:
+            return Features(stored[0].float(), stored[1])
+        samples = self.windows.samples(row, start)
+        return samples if isinstance(samples, AudioError) else self.windows.features(samples)
+
+    def random_window(self, row: int, draw: float) -> Features | AudioError:
+        """One of the track's windows; ``draw`` is uniform in [0, 1)."""
+        first, count = self._first[row]
+        return self[first + int(draw * count)]
+
+
+AnyWindows = WindowSet | CachedWindowSet | StoredWindowSet
+
+
+class _Tracks(Dataset[Any]):
+    """Whole tracks for the workers that fill a cache."""
+
+    def __init__(self, windows: WindowSet, rows: list[int], cache: FeatureCache | None, keep: bool) -> None:
+        self.windows, self.rows, self.cache, self.keep = windows, rows, cache, keep
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, position: int) -> tuple[int, TrackFeatures | AudioError | None]:
+        row = self.rows[position]
+        if self.cache is not None:
+            key = _key(self.windows, row)
+            if self.keep:
+                stored = self.cache.get(*key)
+                if stored is not None:
+                    return row, TrackFeatures(*stored)
+            elif self.cache.has(*key):
+                return row, None
+        item = self.windows.track(row)
+        if self.cache is not None and isinstance(item, TrackFeatures):
+            self.cache.put(*key, item.values, item.valid_frames)
+        return row, item if self.keep or isinstance(item, AudioError) else None
+
+
+def _key(windows: WindowSet, row: int) -> tuple[AudioLike, dict[str, Any]]:
+    return windows.tracks[row].audio, windows.cache_key(row)
+
+
+def _decode(
+    windows: WindowSet, workers: int, cache: FeatureCache | None, progress: Progress | None, *, keep: bool = True
+) -> Iterator[tuple[int, Any]]:
+    """Each track's features, from the cache or decoded and put there; without ``keep`` only the failures."""
+    rows = sorted({row for row, _ in windows.entries})
+    tracks = _Tracks(windows, rows, cache, keep)
+    for done, item in enumerate(DataLoader(tracks, batch_size=None, **worker_options(workers, ahead=8)), start=1):
+        yield item
+        if progress is not None and (done % 10 == 0 or done == len(rows)):
+            progress(done, len(rows))

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from xmodal.data.tracks import Track
-from xmodal.data.windows import CachedWindowSet, WindowSet
+from xmodal.data.windows import AnyWindows, WindowSet
 from xmodal.embedder import Embedder
 from xmodal.errors import AudioError
 from xmodal.evaluation.baselines import mel_statistics, random_projection_baseline, ridge_baseline
@@ -101,7 +101,7 @@ def _texts(track: Track) -> list[str]:
     return [", ".join(tag for tags in track.tags.values() for tag in tags)] if track.tags else []
 
 
-def _track_statistics(windows: WindowSet | CachedWindowSet, *, refuse: bool = False) -> dict[int, Tensor]:
+def _track_statistics(windows: AnyWindows, *, refuse: bool = False) -> dict[int, Tensor]:
     """Mel statistics of each track, the mean over its windows; tracks that cannot be decoded are left out."""
     rows: dict[int, list[Tensor]] = {}
     if refuse and windows.failures:

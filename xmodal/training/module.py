@@ -21,7 +21,7 @@ from torch.nn.functional import normalize
 from xmodal.data.datasets import EvaluationSet, PairBatch, WindowBatch
 from xmodal.data.module import AudioTextData
 from xmodal.data.register import KnownText
-from xmodal.errors import ModelError, XmodalError
+from xmodal.errors import ModelError
 from xmodal.losses.base import EmbeddingLoss, PairwiseLoss, apply_loss
 from xmodal.losses.items import BatchItems, needs_of
 from xmodal.model import TwoTower
@@ -127,7 +127,6 @@ class AlignmentModule(pl.LightningModule):
         self._readings_bytes = 0
         self._window_vectors: list[Tensor] = []
         self._window_rows: list[Tensor] = []
-        self._failed_files: set[str] = set()
 
     # -- vectors ------------------------------------------------------------------------------------------------
 
@@ -173,7 +172,6 @@ class AlignmentModule(pl.LightningModule):
 
     def training_step(self, batch: PairBatch, _batch_index: int) -> Tensor | None:
         """Loss of one batch; None, which skips the step, if fewer than two of its tracks could be decoded."""
-        self._count_failures(batch.failures)
         size = len(batch.features)
         if size < 2:
             return None
@@ -254,7 +252,6 @@ class AlignmentModule(pl.LightningModule):
 
     def validation_step(self, batch: WindowBatch, _batch_index: int) -> None:
         """Embed windows; they are judged together when all of them are there."""
-        self._count_failures(batch.failures)
         if len(batch.rows):
             vectors = self.network.embed_audio_features(batch.features, batch.valid_frames)
             self._window_vectors.append(vectors.float().cpu())
@@ -293,12 +290,6 @@ class AlignmentModule(pl.LightningModule):
         score = tracks @ texts.T
         for name, value in both_directions(score, judged.relevance).items():
             self.log(f"{split}/{name}", value, prog_bar=name == "text_to_audio/mAP@10", rank_zero_only=True)
-
-    def _count_failures(self, failures: Sequence[XmodalError]) -> None:
-        for failure in failures:
-            if str(failure) not in self._failed_files:
-                self._failed_files.add(str(failure))
-                logger.warning("left out (%d so far): %s", len(self._failed_files), failure)
 
     # -- checkpoints --------------------------------------------------------------------------------------------
 
