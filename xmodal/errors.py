@@ -41,6 +41,10 @@ class ModelError(XmodalError):
     """A model folder or checkpoint that cannot be loaded."""
 
 
+class TrainingError(XmodalError):
+    """A run that cannot go on: its loss or a gradient is no number any more."""
+
+
 class SpaceMismatchError(XmodalError):
     """Vectors of two different embedding spaces were about to be compared."""
 

@@ -251,6 +251,8 @@ def _loss_at_chance(space: Space, loss: nn.Module) -> Finding:
         value = float(apply_loss(loss, audio, text, relevance))
         dealt = [torch.randperm(len(text), generator=draw).to(device) for _ in range(_SHUFFLES)]
         chance = torch.stack([apply_loss(loss, audio, text[order], relevance).double().cpu() for order in dealt])
+    except ValueError as error:  # an objective that needs more than vectors: keys, a vocabulary, features
+        return not_judged("loss at chance", name, str(error))
     finally:
         loss.train(was_training)
     if not (math.isfinite(value) and bool(chance.isfinite().all())):

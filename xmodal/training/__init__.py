@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from xmodal.training.callbacks import ExportModel, WritePredictions, run_folder
 from xmodal.training.command import Cli, config_folder, main, run, show_log
+from xmodal.training.health import SpaceDoctor, StopOnNonFinite
 from xmodal.training.module import AlignmentModule
 from xmodal.training.optim import learning_rate_factor
 from xmodal.training.retrieval import both_directions, pool_windows
@@ -16,6 +17,8 @@ __all__ = [
     "AlignmentModule",
     "Cli",
     "ExportModel",
+    "SpaceDoctor",
+    "StopOnNonFinite",
     "WritePredictions",
     "both_directions",
     "config_folder",

@@ -21,6 +21,7 @@ from torch.nn.functional import normalize
 from xmodal.data.datasets import EvaluationSet, PairBatch, WindowBatch
 from xmodal.data.module import AudioTextData
 from xmodal.data.register import KnownText
+from xmodal.doctor import Space
 from xmodal.errors import ModelError
 from xmodal.losses.base import EmbeddingLoss, PairwiseLoss, apply_loss
 from xmodal.losses.items import BatchItems, needs_of
@@ -127,6 +128,7 @@ class AlignmentModule(pl.LightningModule):
         self._readings_bytes = 0
         self._window_vectors: list[Tensor] = []
         self._window_rows: list[Tensor] = []
+        self.space: Space | None = None  # what the last validation or test embedded, for callbacks to look at
 
     # -- vectors ------------------------------------------------------------------------------------------------
 
@@ -287,6 +289,14 @@ class AlignmentModule(pl.LightningModule):
         tracks = pool_windows(torch.cat(self._window_vectors), torch.cat(self._window_rows), len(judged.tracks))
         with torch.no_grad():
             texts = self.embed_texts(judged.texts).float().cpu()
+        there = tracks.norm(dim=1).nan_to_num(1.0) > 0.5  # a validation cut short has not heard every track
+        self.space = Space(
+            tracks[there],
+            texts,
+            judged.relevance[there],
+            [track.id for track, heard in zip(judged.tracks, there.tolist(), strict=True) if heard],
+            judged.texts,
+        )
         score = tracks @ texts.T
         for name, value in both_directions(score, judged.relevance).items():
             self.log(f"{split}/{name}", value, prog_bar=name == "text_to_audio/mAP@10", rank_zero_only=True)
