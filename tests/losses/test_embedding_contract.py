@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from torch.func import functional_call
 from xmodal import losses
 from xmodal.configurable import instantiate
 from xmodal.losses import EmbeddingLoss
+from xmodal.losses.base import Graded
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,17 @@ def test_a_loss_made_again_from_its_config_is_the_same(case):
     again.load_state_dict(loss.state_dict())
     for batch in ORDINARY.values():
         assert again(*batch) == loss(*batch)
+
+
+@every_loss
+def test_the_size_of_a_relevance_means_what_the_class_says(case):
+    batch, loss = ORDINARY["graded and unknown"], in_double(case)
+    assert loss.graded in get_args(Graded)
+    ones = replace(batch, relevance=(batch.relevance > 0).double())
+    same = torch.isclose(loss(*batch), loss(*ones), rtol=1e-9, atol=1e-12)
+    inner = getattr(loss, "loss", None)
+    graded = getattr(inner, "graded", "soft target") if loss.graded == "by part" else loss.graded
+    assert bool(same) == (graded == "threshold")
 
 
 @every_loss

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from xmodal.losses.base import EmbeddingLoss, Pairs, PairwiseLoss, make_pairs
+from xmodal.losses.base import EmbeddingLoss, Graded, Pairs, PairwiseLoss, make_pairs
 from xmodal.losses.items import Need
 from xmodal.losses.numerics import check_range
 from xmodal.losses.softmax import InfoNCELoss
@@ -110,6 +110,7 @@ class LearnedAnchors(EmbeddingLoss):
     """
 
     method_ids: ClassVar[tuple[str, ...]] = ("1.16",)
+    graded: ClassVar[Graded] = "by part"
     needs: ClassVar[frozenset[Need]] = frozenset({"vocabulary"})
 
     def __init__(
@@ -180,6 +181,7 @@ class ProxyGraphLoss(EmbeddingLoss):
     """
 
     method_ids: ClassVar[tuple[str, ...]] = ("1.21",)
+    graded: ClassVar[Graded] = "soft target"
     needs: ClassVar[frozenset[Need]] = frozenset({"vocabulary"})
 
     def __init__(
@@ -256,6 +258,7 @@ class MetaClassLoss(EmbeddingLoss):
     """
 
     method_ids: ClassVar[tuple[str, ...]] = ("4.05",)
+    graded: ClassVar[Graded] = "soft target"
     needs: ClassVar[frozenset[Need]] = frozenset({"vocabulary"})
     groupings: Tensor
 

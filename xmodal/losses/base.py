@@ -43,12 +43,12 @@ from torch import Tensor, nn
 from xmodal.configurable import Configurable
 from xmodal.losses.items import BatchItems, Need
 
-Graded = Literal["threshold", "soft target", "weight", "target distance", "margin"]
+Graded = Literal["threshold", "soft target", "weight", "target distance", "by part"]
 """What a relevance between 0 and 1 means to a loss.
 
 ``threshold``: anything above 0 is a positive, its size is ignored. ``soft target``: the share or the probability that
 the model should give the pair. ``weight``: the positive pair's term counts that much. ``target distance``: the
-distance that the pair should have. ``margin``: the distance by which the pair should win.
+distance that the pair should have. ``by part``: what it means to the losses inside.
 """
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Real
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from xmodal.losses.base import EmbeddingLoss, Pairs, PairwiseLoss, apply_loss, in_full_precision, make_pairs
+from xmodal.losses.base import EmbeddingLoss, Graded, Pairs, PairwiseLoss, apply_loss, in_full_precision, make_pairs
 from xmodal.losses.items import BatchItems
 from xmodal.losses.memory import CrossModalMemory
 from xmodal.losses.miners import Miner
@@ -30,6 +30,7 @@ class CombinedObjective(EmbeddingLoss):
             its vectors are what the batch meets, and what is remembered.
     """
 
+    graded: ClassVar[Graded] = "by part"
     needs_norms: ClassVar[bool] = True
 
     def __init__(
@@ -122,6 +123,8 @@ class StreamedLoss(EmbeddingLoss):
         loss: The loss.
         block: Anchors a block.
     """
+
+    graded: ClassVar[Graded] = "by part"
 
     def __init__(self, loss: PairwiseLoss, block: int = 1024) -> None:
         super().__init__()

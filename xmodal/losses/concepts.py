@@ -269,13 +269,23 @@ class FacilityLocationLoss(PairwiseLoss):
         wrong = ~positive.gather(1, server[:, None])[:, 0]
         return self.margin * wrong.to(away.dtype).mean() - nearest.mean()
 
-    def _greedy(self, away: Tensor, positive: Tensor, size: int) -> list[int]:
-        chosen: list[int] = []
+    def _greedy(self, away: Tensor, positive: Tensor, size: int) -> Tensor:
+        """The text that gains most beside those chosen before, again and again; all that are left at once a step."""
+        nearest = torch.full_like(away[:, :1], torch.inf)
+        wrong = torch.ones_like(nearest)
+        wrong_alone = (~positive).to(away.dtype)
+        taken = torch.zeros_like(positive[0])
+        chosen = []
         for _ in range(size):
-            rest = [j for j in range(away.shape[1]) if j not in chosen]
-            gains = torch.stack([self._gain(away[:, [*chosen, j]], positive[:, [*chosen, j]]) for j in rest])
-            chosen.append(rest[int(gains.argmax())])
-        return chosen
+            closer = away < nearest  # of two at one distance the earlier one serves
+            reach = torch.where(closer, away, nearest)
+            gains = self.margin * torch.where(closer, wrong_alone, wrong).mean(dim=0) - reach.mean(dim=0)
+            best = gains.masked_fill(taken, -torch.inf).argmax()
+            nearest = reach.index_select(1, best[None])
+            wrong = torch.where(closer, wrong_alone, wrong).index_select(1, best[None])
+            taken = taken.index_fill(0, best[None], True)
+            chosen.append(best)
+        return torch.stack(chosen)
 
 
 class _RegularizedBeta(torch.autograd.Function):

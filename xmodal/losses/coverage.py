@@ -223,6 +223,9 @@ def page() -> str:
             "* **YAML**: a line `loss: …` stands under `model:`; `miner: …`, `memory: …` and items `- …` of the list "
             "`losses:` are `init_args` of `xmodal.losses.CombinedObjective` ([how to](howto-loss.md)). Arguments that "
             "are not named have the defaults of the class; `dim` must be that of the model.",
+            "* **Graded**: what a relevance between 0 and 1 means. *threshold*: above 0 is right, however much; *soft "
+            "target*: the share or probability that the pair should get; *weight*: how much the pair counts; *target "
+            "distance*: how far apart the pair should be; *by part*: as the loss inside has it.",
             "* **Oracle**: what the tests hold the value against. *loops*: the formula as plain loops; "
             "*pytorch-metric-learning*: recorded values of that library; a file of `tests/losses`: tests of its own.",
             "* Losses and miners are also run through the contract of their kind, such as degenerate batches and the "
@@ -241,13 +244,14 @@ def page() -> str:
 
 
 def _table(entries: list[Method]) -> list[str]:
-    lines = ["| id | method | class | YAML | oracle | tested | note |", "|---|---|---|---|---|---|---|"]
+    lines = ["| id | method | class | YAML | graded | oracle | tested | note |", "|---|---|---|---|---|---|---|---|"]
     for method in entries:
         cells = [
             method.id or "–",
             method.name,
             "<br>".join(f"`{choice.name}`" for choice in method.choices) or "–",
             "<br>".join(f"`{choice.yaml}`" for choice in method.choices) or "–",
+            "<br>".join(getattr(getattr(losses, choice.name), "graded", "–") for choice in method.choices) or "–",
             "<br>".join(", ".join(choice.tested_against) or "–" for choice in method.choices) or "–",
             "yes" if method.tested else "no",
             method.note,

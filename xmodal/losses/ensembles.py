@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from xmodal.losses.base import EmbeddingLoss, Pairs, PairwiseLoss
+from xmodal.losses.base import EmbeddingLoss, Graded, Pairs, PairwiseLoss
 from xmodal.losses.numerics import check_range, weighted_mean
 from xmodal.losses.regularizers import equal_parts
 
@@ -81,6 +81,7 @@ class DivideAndConquerLoss(EmbeddingLoss):
     """
 
     method_ids: ClassVar[tuple[str, ...]] = ("4.09",)
+    graded: ClassVar[Graded] = "by part"
     centres: Tensor
     divided: Tensor
 

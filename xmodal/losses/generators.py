@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from xmodal.losses.base import EmbeddingLoss, Pairs, PairwiseLoss, ratio_of_sums
+from xmodal.losses.base import EmbeddingLoss, Graded, Pairs, PairwiseLoss, ratio_of_sums
 from xmodal.losses.numerics import check_range, distance, max_over_positives
 from xmodal.losses.triple import top
 
@@ -34,6 +34,7 @@ class HardnessAwareLoss(PairwiseLoss):
     """
 
     method_ids: ClassVar[tuple[str, ...]] = ("2.07",)
+    graded: ClassVar[Graded] = "by part"
 
     def __init__(self, loss: PairwiseLoss, *, hardness: float = 1.0) -> None:
         super().__init__(loss.direction_weights)
@@ -67,6 +68,7 @@ class EmbeddingExpansionLoss(EmbeddingLoss):
     """
 
     method_ids: ClassVar[tuple[str, ...]] = ("1.19",)
+    graded: ClassVar[Graded] = "by part"
 
     def __init__(self, loss: PairwiseLoss, *, points: int = 2) -> None:
         super().__init__(loss.direction_weights)
@@ -107,6 +109,7 @@ class SymmetricalSynthesisLoss(EmbeddingLoss):
     """
 
     method_ids: ClassVar[tuple[str, ...]] = ("2.11",)
+    graded: ClassVar[Graded] = "by part"
 
     def __init__(self, loss: PairwiseLoss) -> None:
         super().__init__(loss.direction_weights)

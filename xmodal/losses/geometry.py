@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from xmodal.losses.base import EmbeddingLoss, Graded, Pairs, PairwiseLoss, ratio_of_sums
 from xmodal.losses.numerics import (
@@ -215,19 +216,42 @@ class PointToSetLoss(EmbeddingLoss):
         self, anchors: Float[Tensor, "anchors dim"], others: Float[Tensor, "others dim"], pairs: Pairs
     ) -> Float[Tensor, ""]:
         """Mean over the anchors."""
-        eye = torch.eye(others.shape[1], dtype=others.dtype, device=others.device)
-        total, count = [], []
-        for row in (pairs.positive.any(dim=1) & pairs.negative.any(dim=1)).nonzero()[:, 0].tolist():
-            members = others[pairs.positive[row]]
+        weight = pairs.negative_weight * pairs.positive.any(dim=1, keepdim=True)
+        near = span_distance(anchors, others, pairs.positive, self.ridge)
+        far = 1.0 - pairs.score.square() / (1.0 + self.ridge)
+        return ratio_of_sums(((weight * F.relu(self.margin + near[:, None] - far)).sum(dim=1), weight.sum(dim=1)))
+
+
+def span_distance(
+    anchors: Float[Tensor, "anchors dim"],
+    others: Float[Tensor, "others dim"],
+    member: Bool[Tensor, "anchors others"],
+    ridge: float,
+) -> Float[Tensor, " anchors"]:
+    """Each anchor's ``min_w |a - X w|**2 + ridge |w|**2`` with X the members of its row; 1 for an empty set.
+
+    The systems have as many unknowns as the largest set has members, or as there are dimensions if these are fewer.
+    They are solved in blocks of rows whose matrices together are no larger than the score matrix (or one of them is),
+    and again for the gradient.
+    """
+    size, dim = int(member.sum(dim=1).max()) if member.numel() else 0, anchors.shape[1]
+    if size == 0:
+        return anchors.square().sum(dim=1)
+
+    def distances(a: Tensor, inside: Tensor) -> Tensor:
+        inside, places = inside.to(a.dtype).topk(size, dim=1)
+        members = others[places] * inside[:, :, None]  # what fills up a smaller set is 0 and changes nothing
+        if dim <= size:
             # min_w |a - X w|^2 + r |w|^2 = a^T (I + X X^T / r)^-1 a
-            near = anchors[row] @ torch.linalg.solve(eye + members.T @ members / self.ridge, anchors[row])
-            far = 1.0 - pairs.score[row].square() / (1.0 + self.ridge)
-            weight = pairs.negative_weight[row]
-            total.append((weight * F.relu(self.margin + near - far)).sum())
-            count.append(weight.sum())
-        if not total:
-            return anchors.new_zeros(())
-        return torch.stack(total).sum() / torch.stack(count).sum()
+            spread = torch.eye(dim, dtype=a.dtype, device=a.device) + members.transpose(1, 2) @ members / ridge
+            return (a * torch.linalg.solve(spread, a)).sum(dim=1)
+        gram = members @ members.transpose(1, 2) + ridge * torch.eye(size, dtype=a.dtype, device=a.device)
+        products = (members @ a[:, :, None])[:, :, 0]
+        return a.square().sum(dim=1) - (products * torch.linalg.solve(gram, products)).sum(dim=1)
+
+    block = max(1, member.numel() // max(min(size, dim) ** 2, size * dim))
+    blocks = zip(anchors.split(block), member.split(block), strict=True)
+    return torch.cat([checkpoint(distances, *each, use_reentrant=False, preserve_rng_state=False) for each in blocks])
 
 
 class HardConceptLoss(EmbeddingLoss):
@@ -246,6 +270,7 @@ class HardConceptLoss(EmbeddingLoss):
     """
 
     method_ids: ClassVar[tuple[str, ...]] = ("4.10",)
+    graded: ClassVar[Graded] = "by part"
 
     def __init__(self, loss: PairwiseLoss, *, negatives: int = 16) -> None:
         super().__init__(loss.direction_weights)

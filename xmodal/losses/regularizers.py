@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from xmodal.losses.base import EmbeddingLoss, Pairs, PairwiseLoss
+from xmodal.losses.base import EmbeddingLoss, Graded, Pairs, PairwiseLoss
 from xmodal.losses.numerics import check_range, distance, weighted_mean
 
 
@@ -238,6 +238,7 @@ class HighOrderLoss(EmbeddingLoss):
     """
 
     method_ids: ClassVar[tuple[str, ...]] = ("4.12",)
+    graded: ClassVar[Graded] = "by part"
     signs: Tensor
 
     def __init__(self, loss: PairwiseLoss, dim: int, *, features: int = 512, orders: int = 5, seed: int = 0) -> None:

@@ -27,6 +27,7 @@ from xmodal.metrics.calibration import (
     log_loss,
     reliability,
 )
+from xmodal.metrics.hubness import HubCorrection, HubMethod, csls, inverted_softmax, querybank_norm
 from xmodal.metrics.retrieval import (
     KS,
     Ranking,
@@ -47,10 +48,13 @@ from xmodal.metrics.retrieval import (
     summary,
 )
 from xmodal.metrics.significance import PairedTest, paired_permutation_test
+from xmodal.metrics.spread import distance_ratio, rho_spectrum
 from xmodal.metrics.tags import pr_auc, pr_auc_chance, pr_auc_per_tag, roc_auc, roc_auc_per_tag, tag_metrics
 
 __all__ = [
     "KS",
+    "HubCorrection",
+    "HubMethod",
     "PairedTest",
     "Ranking",
     "Reliability",
@@ -58,7 +62,10 @@ __all__ = [
     "bootstrap_interval",
     "brier_score",
     "chance",
+    "csls",
+    "distance_ratio",
     "expected_calibration_error",
+    "inverted_softmax",
     "log_loss",
     "map_at_k",
     "map_at_r",
@@ -70,6 +77,7 @@ __all__ = [
     "pr_auc_chance",
     "pr_auc_per_tag",
     "precision_at_k",
+    "querybank_norm",
     "r_precision",
     "rank",
     "rank_score_blocks",
@@ -77,6 +85,7 @@ __all__ = [
     "recall_at_k",
     "reliability",
     "retrieval_metrics",
+    "rho_spectrum",
     "roc_auc",
     "roc_auc_per_tag",
     "summary",
