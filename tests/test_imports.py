@@ -26,7 +26,7 @@ LAYERS = [
 ]
 HOME_OF = {
     "faiss": {"index/faiss.py"},
-    "transformers": {"towers/sentence_transformer.py"},
+    "transformers": {"towers/pretrained.py"},
     "sentence_transformers": {"towers/sentence_transformer.py"},
     "datasets": {"data/huggingface.py"},
     "symusic": {"data/demo/render.py"},

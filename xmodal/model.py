@@ -8,6 +8,7 @@ On disk a model is a folder::
     config.json          how to build it: class paths and constructor arguments, format version, space_id
     model.safetensors    the weights; no pickle anywhere
     text_encoder/ ...    what a text tower brings of its own (tokenizer, pretrained encoder)
+    audio_encoder/ ...   what a pretrained audio tower brings of its own
     README.md            the model card
 """
 
@@ -199,6 +200,11 @@ class TwoTower(nn.Module, Configurable):
             digest.update(array.reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
 
+    def _kept_in_assets(self) -> tuple[str, ...]:
+        """Prefixes of the weights that a tower's own folder holds, and so not ``model.safetensors``."""
+        sides = (("audio", self.audio.asset_prefixes), ("text", self.text.asset_prefixes))
+        return tuple(f"{side}.{prefix}" for side, prefixes in sides for prefix in prefixes)
+
     def save(self, folder: str | Path, *, card: str | None = None, overwrite: bool = False) -> str:
         """Write the model folder; it appears whole under its name or not at all.
 
@@ -223,8 +229,8 @@ class TwoTower(nn.Module, Configurable):
         space_id = self.space_id()
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            assets = self.text.save_assets(aside)
-            kept_elsewhere = tuple(f"text.{prefix}" for prefix in self.text.asset_prefixes)
+            assets = {"audio": self.audio.save_assets(aside), "text": self.text.save_assets(aside)}
+            kept_elsewhere = self._kept_in_assets()
             weights = {
                 name: tensor.detach().cpu().contiguous()
                 for name, tensor in self.state_dict().items()
@@ -232,12 +238,15 @@ class TwoTower(nn.Module, Configurable):
             }
             save_file(weights, aside / WEIGHTS_FILE, metadata={"format": "pt", "space_id": space_id})
             config = self.config
-            config["init_args"]["text"]["init_args"].update(assets)
+            for side, arguments in assets.items():
+                config["init_args"][side]["init_args"].update(arguments)
             description = {
                 "format_version": FORMAT_VERSION,
                 "xmodal_version": __version__,
                 "space_id": space_id,
-                "assets": sorted(assets),
+                # Arguments that are paths inside this folder. Older readers know "assets" alone.
+                "assets": sorted(name for name, value in assets["text"].items() if isinstance(value, str)),
+                "audio_assets": sorted(name for name, value in assets["audio"].items() if isinstance(value, str)),
                 "model": config,
             }
             (aside / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n")
@@ -264,12 +273,15 @@ class TwoTower(nn.Module, Configurable):
         folder = Path(folder)
         description = read_description(folder)
         config = description["model"]
-        text_args = config["init_args"]["text"]["init_args"]
-        for name in description.get("assets", []):
-            asset = (folder / text_args[name]).resolve()
-            if not asset.is_relative_to(folder.resolve()):
-                raise ModelError(f"{folder / CONFIG_FILE}: the asset {text_args[name]!r} lies outside the model folder")
-            text_args[name] = str(asset)
+        for side, key in (("text", "assets"), ("audio", "audio_assets")):
+            arguments = config["init_args"][side]["init_args"]
+            for name in description.get(key, []):
+                asset = (folder / arguments[name]).resolve()
+                if not asset.is_relative_to(folder.resolve()):
+                    raise ModelError(
+                        f"{folder / CONFIG_FILE}: the asset {arguments[name]!r} lies outside the model folder"
+                    )
+                arguments[name] = str(asset)
         model = instantiate(config, trust=trust)
         if not isinstance(model, cls):
             raise ModelError(f"{folder / CONFIG_FILE} describes {config['class_path']}, which is not a TwoTower")
@@ -279,7 +291,7 @@ class TwoTower(nn.Module, Configurable):
             raise ModelError(
                 f"{folder / WEIGHTS_FILE} cannot be read ({error}); copy the model folder again"
             ) from error
-        kept_elsewhere = tuple(f"text.{prefix}" for prefix in model.text.asset_prefixes)
+        kept_elsewhere = model._kept_in_assets()
         if kept_elsewhere:
             weights |= {name: value for name, value in model.state_dict().items() if name.startswith(kept_elsewhere)}
         try:

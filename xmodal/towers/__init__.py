@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from xmodal.towers.bag_of_words import HashedBagOfWordsTower
     from xmodal.towers.base import AudioTower, TextBatch, TextTower
+    from xmodal.towers.clap import ClapAudioTower, ClapTextTower
     from xmodal.towers.mel import LogMel
     from xmodal.towers.mobile_cnn import MobileCnn
     from xmodal.towers.panns import Cnn10, Cnn14
@@ -19,11 +20,16 @@ if TYPE_CHECKING:
     from xmodal.towers.sentence_transformer import SentenceTransformerTower
     from xmodal.towers.short_chunk import ShortChunkResNet
     from xmodal.towers.spec_augment import SpecAugment
+    from xmodal.towers.spectrogram_transformer import AstTower
+    from xmodal.towers.waveform_transformer import WaveformTransformerTower
 
 _HOMES = {
+    "AstTower": "spectrogram_transformer",
     "AttentionPool": "pooling",
     "AudioTower": "base",
     "AutoPool": "pooling",
+    "ClapAudioTower": "clap",
+    "ClapTextTower": "clap",
     "Cnn10": "panns",
     "Cnn14": "panns",
     "HashedBagOfWordsTower": "bag_of_words",
@@ -38,11 +44,15 @@ _HOMES = {
     "TextBatch": "base",
     "TextTower": "base",
     "TimePool": "pooling",
+    "WaveformTransformerTower": "waveform_transformer",
 }
 __all__ = [
+    "AstTower",
     "AttentionPool",
     "AudioTower",
     "AutoPool",
+    "ClapAudioTower",
+    "ClapTextTower",
     "Cnn10",
     "Cnn14",
     "HashedBagOfWordsTower",
@@ -57,6 +67,7 @@ __all__ = [
     "TextBatch",
     "TextTower",
     "TimePool",
+    "WaveformTransformerTower",
 ]
 
 

