@@ -20,7 +20,7 @@ def published(kind: str) -> str:
     """A folder of one of the models below, written once for all tests of a run."""
     folder = Path(_KEPT.name) / kind
     write = {"clap": write_clap, "clap-fusion": functools.partial(write_clap, fusion=True), "ast": write_ast}
-    write["mert"] = functools.partial(write_wave, kind="Hubert", mert=True)
+    write["mert"] = functools.partial(write_wave, kind="Hubert", mert=True, layers=8)
     write["wav2vec2"] = functools.partial(write_wave, norm="layer")
     return str(write[kind](folder))
 
@@ -71,12 +71,12 @@ def write_ast(folder: Path) -> Path:
     return _write(lambda: ASTForAudioClassification(config), folder)
 
 
-def write_wave(folder: Path, kind: str = "Wav2Vec2", *, norm: str = "group", mert: bool = False) -> Path:
+def write_wave(folder: Path, kind: str = "Wav2Vec2", *, norm: str = "group", mert: bool = False, layers: int = 2) -> Path:
     import transformers
 
     transformers.Wav2Vec2FeatureExtractor(sampling_rate=RATE, do_normalize=True).save_pretrained(folder)
     config = getattr(transformers, f"{kind}Config")(
-        vocab_size=8, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        vocab_size=8, hidden_size=16, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=32,
         conv_dim=(8, 8, 8), conv_kernel=(10, 3, 2), conv_stride=(5, 4, 4), num_feat_extract_layers=3,
         num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2, feat_extract_norm=norm,
         do_stable_layer_norm=norm == "layer",
