@@ -71,7 +71,9 @@ def write_ast(folder: Path) -> Path:
     return _write(lambda: ASTForAudioClassification(config), folder)
 
 
-def write_wave(folder: Path, kind: str = "Wav2Vec2", *, norm: str = "group", mert: bool = False, layers: int = 2) -> Path:
+def write_wave(
+    folder: Path, kind: str = "Wav2Vec2", *, norm: str = "group", mert: bool = False, layers: int = 2
+) -> Path:
     import transformers
 
     transformers.Wav2Vec2FeatureExtractor(sampling_rate=RATE, do_normalize=True).save_pretrained(folder)
