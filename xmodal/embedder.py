@@ -24,6 +24,7 @@ from xmodal.audio import Window, WindowPolicy, windows
 from xmodal.data.tracks import Track
 from xmodal.embeddings import Embeddings
 from xmodal.errors import AudioError
+from xmodal.hub import fetch
 from xmodal.model import TwoTower
 
 
@@ -216,7 +217,7 @@ def load(folder: str | Path, *, device: str | None = None, trust: bool = False, 
     """Load a model folder, ready to embed.
 
     Args:
-        folder: What training wrote, or :meth:`TwoTower.save`.
+        folder: What training wrote, or :meth:`TwoTower.save`; or the id of a model on the Hugging Face Hub.
         device: "cpu", "cuda" ...; None for the first accelerator there is, else the CPU.
         trust: Allow the model's config to name classes from outside xmodal.
         **settings: ``batch_size`` and ``workers`` of :class:`Embedder`.
@@ -224,6 +225,7 @@ def load(folder: str | Path, *, device: str | None = None, trust: bool = False, 
     Raises:
         ModelError: If the folder is no model or is damaged.
     """
+    folder = fetch(folder)
     return Embedder(TwoTower.load(folder, trust=trust), device=device, source=folder, **settings)
 
 

@@ -34,6 +34,7 @@ from xmodal import __version__
 from xmodal.audio import WindowPolicy
 from xmodal.configurable import Configurable, instantiate
 from xmodal.errors import ModelError
+from xmodal.hub import fetch, push
 from xmodal.towers.base import AudioTower, TextBatch, TextTower
 
 FORMAT_VERSION = 1
@@ -307,6 +308,65 @@ class TwoTower(nn.Module, Configurable):
                 "they were changed or damaged, copy or export the model again"
             )
         return model.eval()
+
+
+    def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> str:
+        """As :meth:`save`, replacing a model that is there; the name that Hugging Face's users expect."""
+        return self.save(folder, card=card, overwrite=True)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | None = None,
+        local_files_only: bool = False,
+        trust: bool = False,
+    ) -> TwoTower:
+        """Load a model folder, or what the Hugging Face Hub holds under an id.
+
+        Args:
+            source: A folder, or an id such as ``"user/model"``.
+            revision: A branch, tag or commit of the Hub repository.
+            cache_dir: Where copies are kept; None means Hugging Face's own cache.
+            token: For private repositories; None means the one that ``hf auth login`` stored.
+            local_files_only: Never ask the network.
+            trust: Allow the config to name classes from outside xmodal.
+
+        Raises:
+            ModelError: If it cannot be found, or is no model, damaged, or of a newer format.
+        """
+        place = fetch(source, revision=revision, cache_dir=cache_dir, token=token, offline=local_files_only)
+        return cls.load(place, trust=trust)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        card: str | None = None,
+        private: bool = False,
+        revision: str | None = None,
+        message: str = "Upload an xmodal model",
+        token: str | None = None,
+    ) -> str:
+        """Publish the model on the Hugging Face Hub: weights, configs and card. Give the address of the commit.
+
+        Args:
+            repo_id: Such as ``"user/model"``; the repository is made if it is not there.
+            card: Markdown about the training and its figures, added to the model card.
+            private: Make a new repository private.
+            revision: The branch to write to; None means the main one.
+            message: Of the commit.
+            token: None means the one that ``hf auth login`` stored.
+
+        Raises:
+            ModelError: If the id is none, or the Hub refuses.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(folder, card=card)
+            return push(folder, repo_id, private=private, revision=revision, message=message, token=token)
 
 
 def read_description(folder: str | Path) -> dict[str, Any]:

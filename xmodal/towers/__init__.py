@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from xmodal.towers.short_chunk import ShortChunkResNet
     from xmodal.towers.spec_augment import SpecAugment
     from xmodal.towers.spectrogram_transformer import AstTower
+    from xmodal.towers.tagging_cnns import Fcn, HarmonicCnn, Musicnn, ShortChunkCnn
     from xmodal.towers.waveform_transformer import WaveformTransformerTower
 
 _HOMES = {
@@ -32,13 +33,17 @@ _HOMES = {
     "ClapTextTower": "clap",
     "Cnn10": "panns",
     "Cnn14": "panns",
+    "Fcn": "tagging_cnns",
+    "HarmonicCnn": "tagging_cnns",
     "HashedBagOfWordsTower": "bag_of_words",
     "LogMel": "mel",
     "MaxPool": "pooling",
     "MeanMaxPool": "pooling",
     "MeanPool": "pooling",
     "MobileCnn": "mobile_cnn",
+    "Musicnn": "tagging_cnns",
     "SentenceTransformerTower": "sentence_transformer",
+    "ShortChunkCnn": "tagging_cnns",
     "ShortChunkResNet": "short_chunk",
     "SpecAugment": "spec_augment",
     "TextBatch": "base",
@@ -55,13 +60,17 @@ __all__ = [
     "ClapTextTower",
     "Cnn10",
     "Cnn14",
+    "Fcn",
+    "HarmonicCnn",
     "HashedBagOfWordsTower",
     "LogMel",
     "MaxPool",
     "MeanMaxPool",
     "MeanPool",
     "MobileCnn",
+    "Musicnn",
     "SentenceTransformerTower",
+    "ShortChunkCnn",
     "ShortChunkResNet",
     "SpecAugment",
     "TextBatch",
