@@ -15,19 +15,19 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     {"errors", "compat", "configurable"},
     {"audio", "text", "losses", "metrics", "embeddings"},
-    {"towers", "data", "index"},
+    {"towers", "data", "index", "hub"},
     {"model"},
     {"doctor"},
-    {"training"},
+    {"training", "importers"},
     {"embedder"},
-    {"search", "tagging", "evaluation"},
+    {"search", "tagging", "evaluation", "interop"},
     {"demo", "plots"},
     {"cli"},
 ]
 HOME_OF = {
     "faiss": {"index/faiss.py"},
     "transformers": {"towers/pretrained.py"},
-    "sentence_transformers": {"towers/sentence_transformer.py"},
+    "sentence_transformers": {"towers/sentence_transformer.py", "interop/sentence_transformers.py"},
     "datasets": {"data/huggingface.py"},
     "symusic": {"data/demo/render.py"},
     "fastapi": set(),

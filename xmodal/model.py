@@ -309,7 +309,6 @@ class TwoTower(nn.Module, Configurable):
             )
         return model.eval()
 
-
     def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> str:
         """As :meth:`save`, replacing a model that is there; the name that Hugging Face's users expect."""
         return self.save(folder, card=card, overwrite=True)
