@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from xmodal.data.samplers import BatchSampler
+from xmodal.data.samplers import BatchSampler, EvaluationBatches
 
 
 def multiprocessing_context(workers: int) -> Any:
@@ -51,9 +51,13 @@ class ResumableLoader(DataLoader[Any]):
         """Nothing: the data module has set the sampler before, with what else the order hangs on."""
 
 
-def make_loader(dataset: Dataset[Any], *, batch_size: int, workers: int) -> DataLoader[Any]:
-    """A loader of the items in order, for evaluation."""
-    return DataLoader(dataset, batch_size=batch_size, **worker_options(workers), persistent_workers=workers > 0)
+def make_loader(
+    dataset: Dataset[Any], *, batch_size: int, workers: int, rank: int = 0, world_size: int = 1
+) -> DataLoader[Any]:
+    """A loader of this process's share of the items in order, for evaluation."""
+    length = len(dataset)  # type: ignore[arg-type]  # torch's base class of data sets has no length
+    order = EvaluationBatches(length, batch_size=batch_size, rank=rank, world_size=world_size)
+    return DataLoader(dataset, batch_sampler=order, **worker_options(workers), persistent_workers=workers > 0)
 
 
 def worker_options(workers: int, *, ahead: int = 2) -> dict[str, Any]:

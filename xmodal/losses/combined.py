@@ -129,7 +129,7 @@ class StreamedLoss(EmbeddingLoss):
     def __init__(self, loss: PairwiseLoss, block: int = 1024) -> None:
         super().__init__()
         check_range("block", block, 1)
-        if type(loss).one_direction is not PairwiseLoss.one_direction or type(loss).forward is not PairwiseLoss.forward:
+        if not decomposes(loss):
             raise ValueError(
                 f"{type(loss).__name__} looks at the whole matrix at once and cannot be streamed; "
                 "use it on the whole batch, or a loss that defines row_terms"
@@ -160,24 +160,50 @@ class StreamedLoss(EmbeddingLoss):
             return total / (row_weight + column_weight)
 
     def _direction(self, anchors: Tensor, others: Tensor, given: tuple[Tensor | None, ...]) -> Tensor:
-        totals, counts = [], []
-        for start in range(0, len(anchors) if len(others) else 0, self.block):
-            rows = slice(start, start + self.block)
-            block = tuple(None if each is None else each[rows] for each in given)
-            total, count = checkpoint(
-                self._terms, anchors[rows], others, *block, use_reentrant=False, preserve_rng_state=False
-            )
-            totals.append(total)
-            counts.append(count)
-        if not totals:
+        if not len(anchors) or not len(others):
             return sum((0.0 * each.sum() for each in self.loss.parameters()), start=anchors.new_zeros(()))
-        total, count = torch.stack(totals).sum(dim=0), torch.stack(counts).sum(dim=0)
+        total, count = summed_terms(self.loss, anchors, others, given, self.block)
         return torch.where(count > 0, total / torch.where(count > 0, count, 1.0), 0.0).sum()
 
-    def _terms(self, anchors: Tensor, others: Tensor, *given: Tensor | None) -> tuple[Tensor, Tensor]:
-        score = anchors @ others.T
-        relevance, valid, weight = given
+
+def decomposes(loss: nn.Module) -> bool:
+    """Whether a loss is a ratio of sums over anchors that do not look at one another, and nothing else."""
+    return isinstance(loss, PairwiseLoss) and all(
+        getattr(type(loss), name) is getattr(PairwiseLoss, name) for name in ("forward", "compute", "one_direction")
+    )
+
+
+def summed_terms(
+    loss: PairwiseLoss,
+    anchors: Float[Tensor, "anchors dim"],
+    others: Float[Tensor, "others dim"],
+    given: tuple[Tensor | None, ...],
+    block: int,
+) -> tuple[Float[Tensor, "*parts"], Float[Tensor, "*parts"]]:
+    """Sum and number of the terms of all anchors, block by block; several are computed again for the gradient.
+
+    Args:
+        loss: One that :func:`decomposes`.
+        anchors: Unit vectors.
+        others: Unit vectors, at least one.
+        given: Relevance, valid and weight with the anchors as rows.
+        block: Anchors a block.
+    """
+
+    def terms(rows: Tensor, *parts: Tensor | None) -> tuple[Tensor, Tensor]:
+        relevance, valid, weight = parts
         assert relevance is not None
-        pairs = make_pairs(score, relevance, valid, weight)
-        total, count = self.loss.row_terms(pairs)
+        pairs = make_pairs(rows @ others.T, relevance, valid, weight)
+        total, count = loss.row_terms(pairs)
         return total.sum(dim=0) + 0.0 * pairs.score.sum(), count.sum(dim=0)
+
+    totals, counts = [], []
+    for start in range(0, max(len(anchors), 1), block):
+        rows = slice(start, start + block)
+        parts = [None if each is None else each[rows] for each in given]
+        if len(anchors) <= block:  # a single block saves nothing by being computed twice
+            return terms(anchors, *parts)
+        total, count = checkpoint(terms, anchors[rows], *parts, use_reentrant=False, preserve_rng_state=False)
+        totals.append(total)
+        counts.append(count)
+    return torch.stack(totals).sum(dim=0), torch.stack(counts).sum(dim=0)

@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import BasePredictionWriter, ModelCheckpoint
 
 from xmodal.data.module import AudioTextData
 from xmodal.embeddings import Embeddings
+from xmodal.training.gather import gather_rows
 from xmodal.training.module import AlignmentModule
 from xmodal.training.retrieval import pool_windows
 
@@ -67,8 +68,12 @@ class WritePredictions(BasePredictionWriter):
         assert isinstance(pl_module, AlignmentModule)
         data: AudioTextData = trainer.datamodule  # type: ignore[attr-defined]
         tracks = data.evaluation_sets["predict"].tracks
-        vectors = torch.cat([vector for vector, _ in predictions])
-        rows = torch.cat([row for _, row in predictions])
+        device = pl_module.device
+        vectors, rows = (
+            gather_rows(torch.cat([prediction[part] for prediction in predictions]).to(device)).cpu() for part in (0, 1)
+        )
+        if not trainer.is_global_zero:
+            return
         pooled = pool_windows(vectors, rows, len(tracks))
         there = np.unique(rows.numpy())
         path = run_folder(trainer) / "embeddings.parquet"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -18,18 +18,25 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from xmodal.data.datasets import EvaluationSet, PairBatch, WindowBatch
+from xmodal.data.datasets import BatchFacts, EvaluationSet, PairBatch, WindowBatch
 from xmodal.data.module import AudioTextData
 from xmodal.data.register import KnownText
 from xmodal.doctor import Space
 from xmodal.errors import ModelError
+from xmodal.losses import StreamedLoss
 from xmodal.losses.base import EmbeddingLoss, PairwiseLoss, apply_loss
 from xmodal.losses.items import BatchItems, needs_of
 from xmodal.model import TwoTower
 from xmodal.towers.base import AudioTower, TextTower
+from xmodal.training.chunks import in_chunks
+from xmodal.training.contrast import Contrast, contrasts_of
+from xmodal.training.draws import seed_draws, seeded_draws
+from xmodal.training.gather import gather_rows, process_count, row_counts
 from xmodal.training.items import ItemSource, known_prompts, known_texts
+from xmodal.training.local import check_local, local_loss
 from xmodal.training.momentum import MomentumEncoder
 from xmodal.training.optim import learning_rate_factor
+from xmodal.training.readings import ReadingCache
 from xmodal.training.retrieval import both_directions, pool_windows
 
 logger = logging.getLogger(__name__)
@@ -62,6 +69,10 @@ class AlignmentModule(pl.LightningModule):
         proxy_learning_rate: Peak rate of learned anchors; None: ten times ``learning_rate``.
         key_momentum: Momentum of a slow copy of the network whose vectors a memory holds and meets, 0.99 or more;
             None for no copy. It needs a loss with a memory.
+        chunk_size: Tracks, and texts, that a tower encodes at a time in training, so that a batch of any size fits
+            (GradCache: same loss and gradients, a third more work); None for the whole batch at once.
+        local_loss: Over many processes, let each judge its own tracks and texts against everybody's, so that memory
+            grows with N·B and not with its square; for losses that define ``row_terms``.
     """
 
     def __init__(
@@ -87,12 +98,16 @@ class AlignmentModule(pl.LightningModule):
         text_cache_gigabytes: float = 2.0,
         proxy_learning_rate: float | None = None,
         key_momentum: float | None = None,
+        chunk_size: int | None = None,
+        local_loss: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= warmup < 1:
             raise ValueError(f"warmup is a share of all steps, at least 0 and below 1; got {warmup}")
         if prompt_weight < 0:
             raise ValueError(f"prompt_weight must be at least 0, got {prompt_weight}")
+        if chunk_size is not None and chunk_size < 1:
+            raise ValueError(f"chunk_size must be at least 1 (or null for the whole batch), got {chunk_size}")
         self.network = TwoTower(
             audio,
             text,
@@ -123,9 +138,14 @@ class AlignmentModule(pl.LightningModule):
         self.weight_decay = weight_decay
         self.warmup = warmup
         self.schedule = schedule
-        self.text_cache_gigabytes = text_cache_gigabytes
-        self._readings: dict[str, Tensor] = {}
-        self._readings_bytes = 0
+        self.chunk_size = chunk_size
+        self.local_loss = local_loss
+        if local_loss:
+            check_local(self.loss)
+            if prompt_weight:
+                check_local(self.prompt_loss)
+        self._readings = ReadingCache(text_cache_gigabytes)
+        self._seed = 0
         self._window_vectors: list[Tensor] = []
         self._window_rows: list[Tensor] = []
         self.space: Space | None = None  # what the last validation or test embedded, for callbacks to look at
@@ -147,66 +167,112 @@ class AlignmentModule(pl.LightningModule):
             return tower.combine(self.read_texts(texts))
         return tower.encode(tower.tokenize(texts).to(self.device))
 
-    @torch.no_grad()
-    def read_texts(self, texts: Sequence[str], batch_size: int = 128) -> list[Tensor]:
+    def read_texts(self, texts: Sequence[str]) -> list[Tensor]:
         """What the frozen part of the text tower makes of texts; it reads only those that are new to it."""
-        unread = sorted(set(texts) - self._readings.keys(), key=len)
         # In a mixed-precision run token vectors, which are many and kept in 16 bits anyway, are read in bfloat16.
-        half = (
-            torch.is_autocast_enabled(self.device.type) and getattr(self.network.text, "token_head", None) is not None
-        )
-        fresh: dict[str, Tensor] = {}
-        for first in range(0, len(unread), batch_size):
-            chunk = unread[first : first + batch_size]
-            read = self.network.text.read(self.network.text.tokenize(chunk).to(self.device), half=half)
-            # Token vectors are many, and float16 is exact enough to train on; a single vector is kept as it is.
-            fresh |= {
-                text: reading.half().cpu() if reading.ndim > 1 else reading.cpu()
-                for text, reading in zip(chunk, read, strict=True)
-            }
-        if self._readings_bytes < self.text_cache_gigabytes * 1e9:
-            self._readings |= fresh
-            self._readings_bytes += sum(reading.nbytes for reading in fresh.values())
-        known = self._readings | fresh if fresh.keys() - self._readings.keys() else self._readings
-        return [known[text].float().to(self.device) for text in texts]
+        mixed = self._trainer is not None and str(self.trainer.precision).endswith("mixed")
+        half = mixed and getattr(self.network.text, "token_head", None) is not None
+        return self._readings.read(self.network.text, texts, self.device, half=half)
 
     # -- training -----------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: PairBatch, _batch_index: int) -> Tensor | None:
+    def on_fit_start(self) -> None:
+        """Agree on the seed from which every step draws."""
+        self._seed = self.trainer.strategy.broadcast(torch.initial_seed())
+
+    def on_train_batch_start(self, batch: PairBatch, batch_index: int) -> None:
+        """Draw what this step draws from its own place in the run, so that a resumed run draws the same."""
+        seed_draws(self._seed, self.current_epoch, batch_index, self.global_rank)
+
+    def training_step(self, batch: PairBatch, batch_index: int) -> Tensor | None:
         """Loss of one batch; None, which skips the step, if fewer than two of its tracks could be decoded."""
-        size = len(batch.features)
+        size = sum(row_counts(len(batch.features), self.device))
         if size < 2:
-            return None
-        audio_features = self.network.audio.encode(batch.features, batch.valid_frames)
-        audio: Tensor = self.network.audio_projection(audio_features)
+            return None if process_count() == 1 else _zero_of([self])
+        audio_features, audio = self._encode_audio_batch(batch)
+        text_features, text = self._encode_text_batch(batch.texts)
+        prompt_features, prompts = self._encode_text_batch(batch.prompts if self.prompt_weight else [])
+        data: AudioTextData | None = self.trainer.datamodule  # type: ignore[attr-defined]
+        judge = None if data is None or data.training_set is None else data.training_set.judge
+        contrasts = contrasts_of(batch, audio, text, prompts, judge, local=self.local_loss)
         items = None if self.item_source is None else self.item_source.of_audio(batch, audio_features)
-        text_features = self.encode_texts(batch.texts)
-        of_texts = self._with_texts(items, known_texts(batch.facts), text_features)
-        text = self.network.project_text(text_features)
-        total = apply_loss(self.loss, audio, text, batch.relevance, items=of_texts)
-        self.log("train/caption_loss", total, batch_size=size)
-        if batch.prompts and self.prompt_weight:
-            prompt_features = self.encode_texts(batch.prompts)
-            of_prompts = self._with_texts(items, known_prompts(batch.facts), prompt_features)
-            prompt_loss = apply_loss(
-                self.prompt_loss,
-                audio,
-                self.network.project_text(prompt_features),
-                batch.prompt_relevance,
-                batch.prompt_valid,
-                items=of_prompts,
-            )
-            self.log("train/prompt_loss", prompt_loss, batch_size=size)
-            total = total + self.prompt_weight * prompt_loss
-        self.log("train/loss", total, prog_bar=True, batch_size=size)
-        return total
+        of_texts = self._with_texts(items, known_texts, batch.facts, contrasts.facts, text_features)
+        # Miners and others draw in the loss: every process the same, since each judges the whole batch.
+        with seeded_draws(self.device, self._seed, self.current_epoch, batch_index, "loss"):
+            total, shown = self._judge(self.loss, contrasts.captions, of_texts)
+        self.log("train/caption_loss", shown, batch_size=size)
+        if len(contrasts.prompts[0].text) and self.prompt_weight:
+            of_prompts = self._with_texts(items, known_prompts, batch.facts, contrasts.facts, prompt_features)
+            with seeded_draws(self.device, self._seed, self.current_epoch, batch_index, "prompt loss"):
+                prompt_total, prompt_shown = self._judge(self.prompt_loss, contrasts.prompts, of_prompts)
+            self.log("train/prompt_loss", prompt_shown, batch_size=size)
+            total = total + self.prompt_weight * prompt_total
+            shown = shown + self.prompt_weight * prompt_shown
+        self.log("train/loss", shown, prog_bar=True, batch_size=size)
+        # Processes must agree on which weights got a gradient, also those of a loss that had nothing to judge.
+        return total if process_count() == 1 else total + _zero_of([self.loss, self.prompt_loss])
+
+    def _judge(
+        self, loss: torch.nn.Module, contrast: tuple[Contrast, Contrast], items: BatchItems | None
+    ) -> tuple[Tensor, Tensor]:
+        """What to differentiate and what to show of a loss, from its rows and its columns."""
+        rows, columns = contrast
+        if self.local_loss:
+            assert isinstance(loss, PairwiseLoss | StreamedLoss)
+            return local_loss(loss, rows, columns)
+        value = apply_loss(loss, rows.audio, rows.text, rows.relevance, rows.valid, items=items)
+        return value, value.detach()
 
     def _with_texts(
-        self, items: BatchItems | None, known: Sequence[KnownText], text_features: Tensor
+        self,
+        items: BatchItems | None,
+        known: Callable[[BatchFacts], list[KnownText]],
+        own: BatchFacts,
+        everything: BatchFacts,
+        text_features: Tensor,
     ) -> BatchItems | None:
+        """What the objectives need of the batch of all processes, whose texts every process's memory must know."""
         if items is None or self.item_source is None:
             return None
-        return self.item_source.of_texts(items, known, text_features)
+        items = self.item_source.of_texts(items, known(own), text_features)
+        if process_count() == 1:
+            return items
+        self.item_source.register.keys(known(everything))
+        return items.gathered(gather_rows)
+
+    def _encode_audio_batch(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
+        """The audio tower's features of a batch and its vectors, chunk by chunk if so wished."""
+        network = self.network
+
+        def encode(features: Tensor, valid_frames: Tensor) -> tuple[Tensor, Tensor]:
+            encoded = network.audio.encode(features, valid_frames)
+            return encoded, network.audio_projection(encoded)
+
+        if not len(batch.features):
+            return self._no_rows(network.audio.feature_dim), self._no_rows(network.dim)
+        features, vectors = in_chunks(
+            encode, batch.features, batch.valid_frames, size=self.chunk_size, modules=network, device=self.device
+        )
+        return features, vectors
+
+    def _encode_text_batch(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """The text tower's features of texts and their vectors, likewise."""
+        network = self.network
+
+        def encode(given: Sequence[Any]) -> tuple[Tensor, Tensor]:
+            # A frozen tower has read the texts beforehand: only what is trained on top runs twice.
+            encoded = network.text.combine(given) if network.text.frozen else self.encode_texts(given)
+            return encoded, network.project_text(encoded)
+
+        if not len(texts):
+            return self._no_rows(network.text.feature_dim), self._no_rows(network.dim)
+        given = self.read_texts(texts) if network.text.frozen else texts
+        features, vectors = in_chunks(encode, given, size=self.chunk_size, modules=network, device=self.device)
+        return features, vectors
+
+    def _no_rows(self, width: int) -> Tensor:
+        """No rows, whose gradient reaches every weight all the same: processes that share a step must agree on that."""
+        return torch.zeros(0, width, device=self.device) + (_zero_of([self.network]) if process_count() > 1 else 0.0)
 
     def setup(self, stage: str) -> None:
         """Tell the objectives the vocabulary, and a memory the training tracks; Lightning calls it."""
@@ -256,8 +322,8 @@ class AlignmentModule(pl.LightningModule):
         """Embed windows; they are judged together when all of them are there."""
         if len(batch.rows):
             vectors = self.network.embed_audio_features(batch.features, batch.valid_frames)
-            self._window_vectors.append(vectors.float().cpu())
-            self._window_rows.append(batch.rows.cpu())
+            self._window_vectors.append(vectors.float())
+            self._window_rows.append(batch.rows)
 
     def on_validation_epoch_end(self) -> None:
         """Retrieval metrics in both directions over the whole validation set."""
@@ -284,9 +350,12 @@ class AlignmentModule(pl.LightningModule):
     def _log_retrieval(self, split: Literal["validation", "test"]) -> None:
         data: AudioTextData = self.trainer.datamodule  # type: ignore[attr-defined]
         judged: EvaluationSet = data.evaluation_sets[split]
-        if not self._window_vectors:
+        # Each process embedded windows of its own, each window one of them: together they are all.
+        vectors = gather_rows(torch.cat([*self._window_vectors, torch.zeros(0, self.network.dim, device=self.device)]))
+        rows = gather_rows(torch.cat([*self._window_rows, torch.zeros(0, dtype=torch.long, device=self.device)]))
+        if not len(rows):
             return
-        tracks = pool_windows(torch.cat(self._window_vectors), torch.cat(self._window_rows), len(judged.tracks))
+        tracks = pool_windows(vectors.cpu(), rows.cpu(), len(judged.tracks))
         with torch.no_grad():
             texts = self.embed_texts(judged.texts).float().cpu()
         there = tracks.norm(dim=1).nan_to_num(1.0) > 0.5  # a validation cut short has not heard every track
@@ -338,3 +407,9 @@ class AlignmentModule(pl.LightningModule):
         homes = ("network.text.", "key_encoder.network.text.")
         prefixes = tuple(home + prefix for home in homes for prefix in self.network.text.asset_prefixes)
         return {name for name in self.state_dict() if prefixes and name.startswith(prefixes)}
+
+
+def _zero_of(modules: Sequence[torch.nn.Module]) -> Tensor:
+    """A zero that has a gradient of zero for every trained parameter of the modules."""
+    trained = [each for module in modules for each in module.parameters() if each.requires_grad]
+    return torch.stack([0.0 * each.sum().float() for each in trained]).sum() if trained else torch.zeros(())
