@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xmodal.data import Track
-from xmodal.data.samplers import BatchSampler, ShuffledBatches
+from xmodal.data.samplers import BatchSampler, EvaluationBatches, ShuffledBatches
 
 INSTRUMENTS, MOODS = ("piano", "flute", "drums", "cello"), ("calm", "sad", "happy")
 
@@ -132,3 +132,18 @@ def test_a_place_that_is_not_there_is_refused(tracks):
     sampler.prepare(tracks, batch_size=50)
     with pytest.raises(ValueError, match="batch from 0 to 3"):
         sampler.start_at(0, 4)
+
+
+@pytest.mark.parametrize(
+    ("length", "batch_size", "world_size"), [(10, 4, 1), (11, 2, 3), (3, 5, 2), (64, 8, 8), (0, 4, 2)]
+)
+def test_evaluation_gives_every_item_once_in_as_many_batches_to_each_process(length, batch_size, world_size):
+    samplers = [
+        EvaluationBatches(length, batch_size=batch_size, rank=rank, world_size=world_size) for rank in range(world_size)
+    ]
+    batches = [list(sampler) for sampler in samplers]
+    assert {len(each) for each in batches} == {len(samplers[0])}
+    assert sorted(item for each in batches for batch in each for item in batch) == list(range(length))
+    sizes = [len(batch) for each in batches for batch in each]
+    assert max(sizes, default=0) <= batch_size
+    assert max(sizes, default=0) - min(sizes, default=0) <= 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,11 +22,12 @@ from xmodal.errors import AudioError, DataError
 from xmodal.text import captions_from_tags, tag_prompts
 
 
-@dataclass(frozen=True)
 class BatchFacts:
     """Who the tracks and texts of a batch are: enough to judge them against those of another process's batch.
 
-    Attributes:
+    Not a dataclass: Lightning looks for tensors inside of those, and refuses frozen ones such as a caption.
+
+    Args:
         rows: The tracks, by their place in the training set's ``tracks``.
         captions: The texts.
         owners: The id of the track that each text was drawn for.
@@ -34,16 +35,24 @@ class BatchFacts:
         prompt_kinds: The kind of tag that each names.
     """
 
-    rows: tuple[int, ...] = ()
-    captions: tuple[Caption, ...] = ()
-    owners: tuple[str, ...] = ()
-    prompts: tuple[Caption, ...] = ()
-    prompt_kinds: tuple[str, ...] = ()
+    def __init__(
+        self,
+        rows: Sequence[int] = (),
+        captions: Sequence[Caption] = (),
+        owners: Sequence[str] = (),
+        prompts: Sequence[Caption] = (),
+        prompt_kinds: Sequence[str] = (),
+    ) -> None:
+        self.rows, self.captions, self.owners = tuple(rows), tuple(captions), tuple(owners)
+        self.prompts, self.prompt_kinds = tuple(prompts), tuple(prompt_kinds)
 
     @classmethod
     def joined(cls, parts: Sequence[BatchFacts]) -> BatchFacts:
         """Several batches as one, in their order."""
-        return cls(*(tuple(item for part in parts for item in getattr(part, each.name)) for each in fields(cls)))
+        whole = cls()
+        for name in vars(whole):
+            setattr(whole, name, tuple(item for part in parts for item in getattr(part, name)))
+        return whole
 
 
 @dataclass
@@ -70,7 +79,7 @@ class PairBatch:
     prompt_relevance: Bool[Tensor, "tracks prompts"]
     prompt_valid: Bool[Tensor, "tracks prompts"]
     failures: list[AudioError]
-    facts: BatchFacts = BatchFacts()
+    facts: BatchFacts = field(default_factory=BatchFacts)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PairBatch:
         """The same batch with its tensors on another device; facts, texts and failures stay where they are."""

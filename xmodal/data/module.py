@@ -221,7 +221,7 @@ class AudioTextData(pl.LightningDataModule):
         """Batches of pairs in the order of ``batches``, from where a restored checkpoint stopped."""
         if self.training_set is None:
             raise RuntimeError("call setup('fit') first")
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, world_size = self._place()
         tracks = [self.training_set.tracks[row] for row in self.training_set.rows]
         self.batches.prepare(tracks, batch_size=self.batch_size, seed=self.seed, rank=rank, world_size=world_size)
         if self._restored is not None:
@@ -265,20 +265,25 @@ class AudioTextData(pl.LightningDataModule):
         self.batches.start_at(position["epoch"], 0)
 
     def val_dataloader(self) -> DataLoader[WindowBatch]:
-        """Windows of the validation set, in order."""
+        """Windows of the validation set, in order, each in one process."""
         return self._loader(self.evaluation_sets["validation"], self.evaluation_batch_size)
 
     def test_dataloader(self) -> DataLoader[WindowBatch]:
-        """Windows of the test set, in order."""
+        """Windows of the test set, in order, each in one process."""
         return self._loader(self.evaluation_sets["test"], self.evaluation_batch_size)
 
     def predict_dataloader(self) -> DataLoader[WindowBatch]:
-        """Windows of every track of the manifest, in order."""
+        """Windows of every track of the manifest, in order, each in one process."""
         return self._loader(self.evaluation_sets["predict"], self.evaluation_batch_size)
 
     def _loader(self, dataset: EvaluationSet, batch_size: int) -> DataLoader[Any]:
+        rank, world_size = self._place()
         workers = self._workers(dataset.windows)
-        return make_loader(dataset, batch_size=batch_size, workers=workers)
+        return make_loader(dataset, batch_size=batch_size, workers=workers, rank=rank, world_size=world_size)
+
+    def _place(self) -> tuple[int, int]:
+        """This process's number, and how many there are."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _workers(self, windows: AnyWindows) -> int:
         """What is in this process's memory is read here."""

@@ -12,11 +12,21 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from xmodal.losses import PairwiseLoss, StreamedLoss
+from xmodal.losses import BlackboxRankLoss, PairwiseLoss, StreamedLoss
 from xmodal.losses.base import in_full_precision
 from xmodal.losses.combined import decomposes, summed_terms
 from xmodal.training.contrast import Contrast
 from xmodal.training.gather import process_count, sum_over_processes
+
+
+def has_local_form(loss: nn.Module) -> bool:
+    """Whether :func:`local_loss` gives a loss's value and gradients.
+
+    A loss of true ranks is left out: the gradient that it makes up is not proportional to what is asked of it, and
+    shares of a loss are asked for more.
+    """
+    inner = loss.loss if isinstance(loss, StreamedLoss) else loss
+    return decomposes(inner) and not isinstance(inner, BlackboxRankLoss)
 
 
 def check_local(loss: nn.Module) -> None:
@@ -25,7 +35,7 @@ def check_local(loss: nn.Module) -> None:
     Raises:
         ValueError: If its rows look at one another, or at the vectors.
     """
-    if not decomposes(loss.loss if isinstance(loss, StreamedLoss) else loss):
+    if not has_local_form(loss):
         raise ValueError(
             f"{type(loss).__name__} looks at the whole batch at once, so it has no local form; leave local_loss off, "
             "or choose a loss that defines row_terms"

@@ -1,0 +1,75 @@
+"""One loss on any machine: what several processes compute together is what one computes alone."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+WORKER = Path(__file__).with_name("processes.py")
+
+
+@pytest.fixture(scope="module")
+def found(tone_tracks, tmp_path_factory):
+    """What one process and three found out; everything here asks this one start."""
+    folder = tmp_path_factory.mktemp("processes")
+    places = [WORKER.parents[2], WORKER.parent, WORKER.parents[1] / "losses"]
+    environment = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(map(str, places))}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, WORKER, folder, tone_tracks, str(port)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
+    assert done.returncode == 0, done.stderr[-4000:]
+    ranks = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(3)]
+    return torch.load(folder / "single.pt", weights_only=True), ranks
+
+
+@pytest.mark.parametrize("form", ["gathered", "local"])
+def test_every_objective_has_the_value_and_gradients_of_one_process(found, form):
+    _, ranks = found
+    checked = {name for name, forms in ranks[0]["objectives"].items() if form in forms}
+    assert len(checked) >= (60 if form == "gathered" else 30)
+    for rank in ranks:
+        wrong = {name: rank["objectives"][name][form] for name in checked if not rank["objectives"][name][form] < 1e-5}
+        assert wrong == {}
+
+
+def test_texts_are_judged_against_the_tracks_of_every_process(found):
+    _, ranks = found
+    for rank in ranks:
+        assert rank["relevance"] == dict.fromkeys(rank["relevance"], True)
+
+
+@pytest.mark.parametrize(
+    ("name", "alone"),
+    [("plain", "plain"), ("local", "plain"), ("chunks", "plain"), ("streamed", "plain"), ("bad files", "bad files")],
+)
+def test_two_epochs_on_three_processes_end_with_the_weights_of_one(found, name, alone):
+    single, ranks = found
+    for rank in ranks:
+        weights = {key.replace("loss.loss.", "loss."): value for key, value in rank[name]["weights"].items()}
+        for key, value in single[alone]["weights"].items():
+            assert (weights[key] - value).abs().max() < 1e-5, key
+
+
+def test_validation_on_three_processes_hears_each_window_once(found):
+    single, ranks = found
+    wanted = {name: value for name, value in single["plain"]["metrics"].items() if name.startswith("validation/")}
+    assert len(wanted) > 10
+    for rank in ranks:
+        assert {name: rank["plain"]["metrics"][name] for name in wanted} == pytest.approx(wanted, abs=1e-9)
+
+
+def test_processes_end_with_equal_weights_also_where_their_prompts_differ(found):
+    _, ranks = found
+    first = ranks[0]["with prompts"]
+    assert first["metrics"]["train/prompt_loss"] > 0
+    for rank in ranks[1:]:
+        for name, value in first["weights"].items():
+            assert torch.equal(rank["with prompts"]["weights"][name], value), name
