@@ -147,12 +147,12 @@ class WithBadFiles(AudioTextData):
         super().setup(stage)
         assert self.training_set is not None
         windows, bad = self.training_set.windows, set(self.training_set.rows[:9])
-        decode = windows.window
+        decode = windows.random_window
 
-        def window(row: int, start_seconds: float) -> Any:
-            return AudioError(self.training_set.tracks[row].path, "gone") if row in bad else decode(row, start_seconds)
+        def random_window(row: int, draw: float) -> Any:
+            return AudioError(self.training_set.tracks[row].path, "gone") if row in bad else decode(row, draw)
 
-        windows.window = window
+        windows.random_window = random_window
 
 
 def fit(folder: Path, manifest: str, processes: int, **settings: Any) -> dict[str, Any]:
