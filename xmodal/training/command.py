@@ -78,6 +78,7 @@ def run(args: Sequence[str] | None = None) -> Cli:
             "(?s).*(JsonargparseDeprecationWarning|was deprecated in v4)",
             ".*LeafSpec.* is deprecated",
             ".* does not have many workers",
+            "You are using a custom batch sampler",  # in predict; EvaluationBatches leaves nothing out
             "Experiment logs directory",  # the folder is new and shared: the other logger was there first
         ):
             warnings.filterwarnings("ignore", said)
