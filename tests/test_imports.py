@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # From the ground up; a module may import from its own layer and from those before it.
 LAYERS = [
-    {"errors", "compat", "configurable"},
+    {"errors", "compat", "configurable", "runs"},
     {"audio", "text", "losses", "metrics", "embeddings"},
     {"towers", "data", "index", "hub"},
     {"model"},
@@ -31,6 +31,7 @@ HOME_OF = {
     "datasets": {"data/huggingface.py"},
     "symusic": {"data/demo/render.py"},
     "fastapi": set(),
+    "optuna": {"training/sweep.py"},
 }
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``xmodal embed | index | search | tag | evaluate | doctor | methods | train | demo``.
+"""The command line: ``xmodal embed | index | search | tag | evaluate | doctor | runs | methods | train | demo``.
 
 This module only knows the words; what a command needs is imported when it runs, so that ``--help`` comes at once.
 An error that is the input's fault is one sentence on the error stream and exit code 2, a stop by hand is 130.
@@ -182,6 +182,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     doctor.add_argument("--json", action="store_true", help="as JSON")
     doctor.set_defaults(module="doctor", run="doctor")
+
+    runs = commands.add_parser(
+        "runs",
+        parents=[common],
+        help="training runs side by side",
+        description="A column is a short name (run, status, minutes, loss, git ...), a metric (its best value), or a "
+        "dotted key of the configuration (model.learning_rate) or of run.json (data.files_sha256).",
+    )
+    runs.add_argument("folder", type=Path, nargs="?", default=Path("runs"), metavar="DIR", help="default: runs")
+    runs.add_argument("--sort", metavar="COLUMN", help="by this column; metrics best first")
+    runs.add_argument("--reverse", action="store_true", help="turn the order round")
+    runs.add_argument("--columns", type=_names, metavar="A,B", help="the columns to show")
+    runs.add_argument("--differ", action="store_true", help="add every configuration key in which the runs differ")
+    runs.add_argument("--json", action="store_true", help="as JSON, with everything that is known")
+    runs.set_defaults(module="runs", run="runs")
 
     methods = commands.add_parser(
         "methods", parents=[common], help="the losses, miners and memories, and their sources"

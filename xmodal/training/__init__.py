@@ -11,12 +11,14 @@ from xmodal.training.command import Cli, config_folder, main, run, show_log
 from xmodal.training.health import SpaceDoctor, StopOnNonFinite
 from xmodal.training.module import AlignmentModule
 from xmodal.training.optim import learning_rate_factor
+from xmodal.training.record import RecordRun
 from xmodal.training.retrieval import both_directions, pool_windows
 
 __all__ = [
     "AlignmentModule",
     "Cli",
     "ExportModel",
+    "RecordRun",
     "SpaceDoctor",
     "StopOnNonFinite",
     "WritePredictions",

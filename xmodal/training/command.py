@@ -5,15 +5,26 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from xmodal.data.module import AudioTextData
 from xmodal.errors import XmodalError
 from xmodal.training.module import AlignmentModule
+
+_TOOLS = {
+    "overfit": ("probes", "overfit_command"),
+    "lr-find": ("probes", "lr_find_command"),
+    "sweep": ("sweep", "command"),
+}
+# The loggers that write into the run's folder, runs/name/version_N.
+_KEEP_A_FOLDER = ("TensorBoardLogger", "CSVLogger")
 
 
 def show_log() -> None:
@@ -40,13 +51,26 @@ class Cli(LightningCLI):
         config = self.config[self.subcommand] if self.subcommand else self.config
         loggers = [logger for logger in _as_list(config.trainer.logger) if hasattr(logger, "init_args")]
         for logger in loggers:
-            logger.init_args.save_dir = config.runs or logger.init_args.save_dir
-            logger.init_args.name = config.name or logger.init_args.name
-        if loggers and all(logger.init_args.version is None for logger in loggers):
-            first = loggers[0].init_args
-            version = _next_version(Path(first.save_dir) / (first.name or ""))
-            for logger in loggers:
-                logger.init_args.version = version
+            if logger.class_path.endswith(_KEEP_A_FOLDER):
+                logger.init_args.save_dir = config.runs or logger.init_args.save_dir
+                logger.init_args.name = config.name or logger.init_args.name
+        own = [logger.init_args for logger in loggers if logger.class_path.endswith(_KEEP_A_FOLDER)]
+        if own and all(each.version is None for each in own):
+            version = _next_version(Path(own[0].save_dir) / (own[0].name or ""))
+            for each in own:
+                each.version = version
+        if own:
+            _name_services(loggers, f"{own[0].name}/version_{own[0].version}")
+
+
+def _name_services(loggers: Sequence[Any], name: str) -> None:
+    """Call the run by its folder in services that keep runs elsewhere (W&B, MLflow), unless it has a name there."""
+    for logger in loggers:
+        if not logger.class_path.endswith(_KEEP_A_FOLDER):
+            # W&B says name where MLflow says run_name; MLflow has no name.
+            word = "run_name" if "run_name" in logger.init_args else "name"
+            if word in logger.init_args and logger.init_args[word] in (None, "lightning_logs"):
+                logger.init_args[word] = name
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -58,17 +82,51 @@ def _next_version(folder: Path) -> int:
     return max((int(number) for number in numbers if number.isdigit()), default=-1) + 1
 
 
-def run(args: Sequence[str] | None = None) -> Cli:
+def run(args: Sequence[str] | None = None, *, callbacks: Sequence[pl.Callback] = ()) -> Cli:
     """Run ``fit``, ``validate``, ``test`` or ``predict`` and give back what it ran with (model, data, trainer).
 
     Args:
         args: Command-line words; None for those of the process.
+        callbacks: To run with besides those of the configuration.
 
     Raises:
         XmodalError: If the data or a checkpoint cannot be used.
     """
     show_log()
     whole = {"allow_abbrev": False}
+    with _without_old_news():
+        return Cli(
+            AlignmentModule,
+            AudioTextData,
+            args=None if args is None else list(args),
+            trainer_defaults={"callbacks": list(callbacks)},
+            save_config_kwargs={"overwrite": True},
+            # A shortened option would be taken for the one that it begins: a typo must be an error.
+            parser_kwargs=whole | dict.fromkeys(LightningCLI.subcommands(), whole),
+        )
+
+
+def build(args: Sequence[str], data: type[AudioTextData] = AudioTextData) -> Cli:
+    """Make what the words after ``fit`` describe (model, data, trainer, config), and run nothing.
+
+    Args:
+        args: Command-line words without a subcommand.
+        data: The class of the data module.
+    """
+    show_log()
+    with _without_old_news():
+        return Cli(
+            AlignmentModule,
+            data,
+            args=list(args),
+            run=False,
+            save_config_callback=None,
+            parser_kwargs={"allow_abbrev": False},
+        )
+
+
+@contextmanager
+def _without_old_news() -> Iterator[None]:
     with warnings.catch_warnings():
         # Said of every run with a frozen encoder or in bf16, or between two libraries; no news to the user.
         for said in (
@@ -82,21 +140,27 @@ def run(args: Sequence[str] | None = None) -> Cli:
             "Experiment logs directory",  # the folder is new and shared: the other logger was there first
         ):
             warnings.filterwarnings("ignore", said)
-        return Cli(
-            AlignmentModule,
-            AudioTextData,
-            args=None if args is None else list(args),
-            save_config_kwargs={"overwrite": True},
-            # A shortened option would be taken for the one that it begins: a typo must be an error.
-            parser_kwargs=whole | dict.fromkeys(LightningCLI.subcommands(), whole),
-        )
+        yield
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """:func:`run` as a command: an exit code, and errors of the input in one sentence."""
+    """:func:`run` as a command: an exit code, and errors of the input in one sentence.
+
+    ``overfit``, ``lr-find`` and ``sweep`` stand beside Lightning's own subcommands.
+    """
+    words = sys.argv[1:] if args is None else list(args)
     try:
+        if words and words[0] in _TOOLS:
+            module, function = _TOOLS[words[0]]
+            with _without_old_news():
+                return int(getattr(import_module(f"xmodal.training.{module}"), function)(words[1:]))
         run(args)
-    except XmodalError as error:
+    except (XmodalError, ModuleNotFoundError) as error:
+        print(f"xmodal: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except ValueError as error:
+        if not words or words[0] not in _TOOLS:
+            raise
         print(f"xmodal: {error}", file=sys.stderr)  # noqa: T201
         return 2
     return 0
