@@ -1,4 +1,4 @@
-"""The command line: ``xmodal embed | index | search | tag | evaluate | doctor | runs | methods | train | demo``.
+"""The command line: ``xmodal data | embed | index | search | tag | evaluate | doctor | runs | methods | train | demo``.
 
 This module only knows the words; what a command needs is imported when it runs, so that ``--help`` comes at once.
 An error that is the input's fault is one sentence on the error stream and exit code 2, a stop by hand is 130.
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from xmodal import __version__
 from xmodal.errors import XmodalError
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     model = _model_options()
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
+    _add_data_commands(commands, common)
     embed = commands.add_parser("embed", parents=[common, model], help="audio files to vectors in a Parquet file")
     embed.add_argument("source", metavar="AUDIO", help="a folder of audio, a manifest (csv, jsonl ...) or shards (tar)")
     embed.add_argument("--model", required=True, help="the model folder")
@@ -207,6 +209,27 @@ def _parser() -> argparse.ArgumentParser:
     for name, what in [("train", "fit, validate, test or predict from YAML"), ("demo", "the whole path on made music")]:
         commands.add_parser(name, add_help=False, help=f"{what}; see: xmodal {name} --help")
     return top
+
+
+def _add_data_commands(commands: Any, common: argparse.ArgumentParser) -> None:
+    data = commands.add_parser("data", help="take in published data sets, check a corpus, pack it into shards")
+    actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
+    take = actions.add_parser(
+        "import",
+        parents=[common],
+        help="check your copy of a published data set, and write a manifest of it",
+        description="Reads and checks your copy of a published data set; exit code 1 says that something is missing or "
+        "altered. Without --out it only checks.",
+    )
+    take.add_argument("name", metavar="NAME", help="GTZAN, FMA, Clotho ... (an adapter of xmodal.data.adapters)")
+    take.add_argument("root", type=Path, metavar="DIR", help="the folder of your copy")
+    take.add_argument("--out", type=Path, metavar="FILE.jsonl", help="the manifest to write, of what is there")
+    take.add_argument(
+        "--option", action="append", default=[], metavar="NAME=VALUE", help="an argument of the adapter: subset=small"
+    )
+    take.add_argument("--checksums", action="store_true", help="hash archives and audio whose checksum is published")
+    take.add_argument("--json", action="store_true", help="as JSON")
+    take.set_defaults(module="data", run="take_in")
 
 
 def _model_options() -> argparse.ArgumentParser:

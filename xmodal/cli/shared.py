@@ -62,13 +62,18 @@ def _report(failures: Sequence[AudioError]) -> None:
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on the error stream, if that is a terminal; the function given out moves it on."""
+def progress(what: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """Show a bar on the error stream, if that is a terminal; the function given out moves it on.
+
+    Args:
+        what: What is going on.
+        total: How much there is to do; None if that is only known later, and is then the function's second argument.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = _console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total)
-        yield lambda count: bar.advance(task, count)
+        yield lambda count, total=total: bar.update(task, advance=count, total=total)
 
 
 def print_line(text: str) -> None:
