@@ -20,7 +20,7 @@ import numpy as np
 import scipy.signal
 import soxr
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from xmodal.configurable import Configurable
 
@@ -206,7 +206,7 @@ class Equalise(AudioAugmentation):
 
 
 class PitchShift(AudioAugmentation):
-    """Higher or lower at the same tempo, by a phase vocoder. It changes key and register: mind what the texts say.
+    """Higher or lower at the same tempo, by :func:`stretch`. It changes key and register: mind what the texts say.
 
     Args:
         semitones: Range of the shift, uniform.
@@ -225,7 +225,7 @@ class PitchShift(AudioAugmentation):
 
 
 class TimeStretch(AudioAugmentation):
-    """Faster or slower at the same pitch, by a phase vocoder. It changes the tempo: mind what the texts say.
+    """Faster or slower at the same pitch, by :func:`stretch`. It changes the tempo: mind what the texts say.
 
     Args:
         rates: Range of the speed, uniform in its logarithm; above 1 is faster.
@@ -272,7 +272,10 @@ class MixPairs(Configurable):
 
 
 def stretch(samples: Samples, rate: float, sample_rate: int) -> Samples:
-    """Samples at another speed and the same pitch, by a phase vocoder (Flanagan & Golden 1966).
+    """Samples at another speed and the same pitch, by a phase vocoder with identity phase locking.
+
+    Each bin takes its phase from the nearest spectral peak, as Laroche and Dolson (1999) found: bins that run freely
+    drift apart, and a tone between two bins loses half of its level.
 
     Args:
         samples: Mono.
@@ -283,26 +286,44 @@ def stretch(samples: Samples, rate: float, sample_rate: int) -> Samples:
         ``len(samples) / rate`` samples, rounded.
     """
     size = 2 ** round(math.log2(0.05 * sample_rate))
-    if len(samples) <= size:  # too short for a frame to have a neighbour
-        return samples[: max(1, round(len(samples) / rate))]
-    hop, window = size // 4, torch.hann_window(size)
-    spectrum = torch.stft(
-        torch.from_numpy(np.ascontiguousarray(samples)), size, hop, window=window, return_complex=True
-    )
-    frames = spectrum.shape[1]
-    places = torch.arange(0, frames, rate, dtype=torch.float64)
-    before = places.floor().long().clamp(max=frames - 2)
-    part = (places - before).clamp(0, 1).float()
-    sizes, angles = spectrum.abs(), spectrum.angle()
-    magnitude = sizes[:, before] * (1 - part) + sizes[:, before + 1] * part
-    # How far each bin's phase runs in one hop, beyond what its centre frequency says, within half a turn.
-    expected = (2 * math.pi * hop / size) * torch.arange(size // 2 + 1)[:, None]
-    surplus = angles[:, before + 1] - angles[:, before] - expected
-    advance = expected + surplus - 2 * math.pi * (surplus / (2 * math.pi)).round()
-    phase = torch.cat([angles[:, :1], angles[:, :1] + advance[:, :-1].double().cumsum(dim=1).float()], dim=1)
     length = max(1, round(len(samples) / rate))
-    made = torch.istft(torch.polar(magnitude, phase), size, hop, window=window, length=length)
-    return made.numpy()
+    if len(samples) <= size:  # too short for a frame to have a neighbour
+        return _length(samples, length)
+    hop, window = size // 4, torch.hann_window(size)
+    waveform = torch.from_numpy(np.ascontiguousarray(samples))
+    # Frames in rows: the loop below goes from frame to frame.
+    spectrum = torch.stft(waveform, size, hop, window=window, return_complex=True).T.numpy()
+    places = np.arange(0, len(spectrum), rate)
+    before = np.minimum(places.astype(int), len(spectrum) - 2)
+    part = np.clip(places - before, 0, 1).astype(np.float32)[:, None]
+    sizes, angles = np.abs(spectrum), np.angle(spectrum)
+    magnitude = sizes[before] * (1 - part) + sizes[before + 1] * part
+    # How far each bin's phase runs in one hop: what its centre says, and what the phases say, within half a turn.
+    expected = (2 * np.pi * hop / size) * np.arange(size // 2 + 1)
+    surplus = np.diff(angles, axis=0) - expected
+    advance = (expected + surplus - 2 * np.pi * np.round(surplus / (2 * np.pi)))[before]
+    peaks = _nearest_peaks(magnitude)
+    above_peak = angles[before] - np.take_along_axis(angles[before], peaks, axis=1)
+    phase = np.empty_like(magnitude, dtype=np.float64)
+    phase[0] = angles[0]
+    for frame in range(1, len(phase)):
+        # At its peak a phase runs on from where it was; the bins around keep the distance that they had.
+        at_peak = phase[frame - 1, peaks[frame]] + advance[frame - 1, peaks[frame]]
+        phase[frame] = at_peak + above_peak[frame]
+    made = torch.from_numpy((magnitude * np.exp(1j * np.mod(phase, 2 * np.pi))).astype(np.complex64).T)
+    return torch.istft(made, size, hop, window=window, length=length).numpy()
+
+
+def _nearest_peaks(magnitude: Float[np.ndarray, "frames bins"]) -> Int[np.ndarray, "frames bins"]:
+    """For each bin the nearest bin of its frame that is no smaller than its two neighbours on either side."""
+    bins = magnitude.shape[1]
+    around = np.pad(magnitude, ((0, 0), (2, 2)))
+    highest = np.max([around[:, shift : shift + bins] for shift in range(5)], axis=0)
+    place = np.broadcast_to(np.arange(bins), magnitude.shape)
+    is_peak = magnitude >= highest
+    below = np.maximum.accumulate(np.where(is_peak, place, -bins), axis=1)
+    above = np.minimum.accumulate(np.where(is_peak, place, 2 * bins)[:, ::-1], axis=1)[:, ::-1]
+    return np.where(place - below <= above - place, below, above)
 
 
 def _at_snr(samples: Samples, added: Samples, snr_db: float) -> Samples:

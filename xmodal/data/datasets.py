@@ -16,10 +16,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from xmodal.data.augment import AudioAugmentation, MixPairs
+from xmodal.data.hearings import Hearings, chance
+from xmodal.data.texts import TextSource, draw_texts
 from xmodal.data.tracks import Caption, Track, relevance_matrix, tag_matrices
 from xmodal.data.windows import AnyWindows, Features
 from xmodal.errors import AudioError, DataError
 from xmodal.text import captions_from_tags, tag_prompts
+from xmodal.towers.spec_augment import SpecAugment
 
 
 class BatchFacts:
@@ -33,6 +37,8 @@ class BatchFacts:
         owners: The id of the track that each text was drawn for.
         prompts: The texts that name one tag.
         prompt_kinds: The kind of tag that each names.
+        partners: Where tracks were mixed with others, for each track the other one (by its place, as in ``rows``)
+            and the track's own share; empty where none was.
     """
 
     def __init__(
@@ -42,9 +48,11 @@ class BatchFacts:
         owners: Sequence[str] = (),
         prompts: Sequence[Caption] = (),
         prompt_kinds: Sequence[str] = (),
+        partners: Sequence[tuple[int, float]] = (),
     ) -> None:
         self.rows, self.captions, self.owners = tuple(rows), tuple(captions), tuple(owners)
         self.prompts, self.prompt_kinds = tuple(prompts), tuple(prompt_kinds)
+        self.partners = tuple(partners)
 
     @classmethod
     def joined(cls, parts: Sequence[BatchFacts]) -> BatchFacts:
@@ -63,7 +71,7 @@ class PairBatch:
         features: ``[tracks, bands, frames]``, what ``AudioTower.features`` gives.
         valid_frames: Frames of each that are audio and not padding.
         texts: Texts of the tracks, those of one track in a row.
-        relevance: ``[tracks, texts]``.
+        relevance: ``[tracks, texts]``; with mixed tracks, the share of the track that a text is right for.
         prompts: Texts that name one tag each; may be empty.
         prompt_relevance: ``[tracks, prompts]``.
         prompt_valid: ``[tracks, prompts]``; False where a track says nothing about that kind of tag.
@@ -117,7 +125,15 @@ class TrainingSet(Dataset[tuple[int, int]]):
         first_caption: Always draw a track's first caption, and the others by chance: for manifests in which the
             first one says most.
         tag_prompts: How many one-tag prompts to add to each batch.
+        texts: Where the other texts come from; None for the captions, or for a track without one its tags.
+        augment: What happens to the samples of a window; needs windows that are decoded each time.
+        feature_augment: What happens to its features.
+        mix_pairs: Mixes tracks with others; None for never.
         seed: Base of all draws.
+
+    Raises:
+        DataError: If no track can be used.
+        ValueError: If ``augment`` is to change samples of which only features are kept.
     """
 
     def __init__(
@@ -127,6 +143,10 @@ class TrainingSet(Dataset[tuple[int, int]]):
         captions: int = 1,
         first_caption: bool = False,
         tag_prompts: int = 0,
+        texts: Sequence[TextSource] | None = None,
+        augment: Sequence[AudioAugmentation] = (),
+        feature_augment: Sequence[SpecAugment] = (),
+        mix_pairs: MixPairs | None = None,
         seed: int = 0,
     ) -> None:
         self.windows = windows
@@ -134,14 +154,19 @@ class TrainingSet(Dataset[tuple[int, int]]):
         self.first_caption = first_caption
         self.tracks = windows.tracks
         self.tag_prompts = tag_prompts
+        self.sources = texts
         self.seed = seed
         decodable = {row for row, _ in windows.entries}
-        self.rows = [row for row in sorted(decodable) if self.tracks[row].captions or self.tracks[row].tags]
+        self.rows = [row for row in sorted(decodable) if self._can_be_described(self.tracks[row])]
         if not self.rows:
             raise DataError(
                 "no track of the training split has both audio that can be decoded and a caption or tag; "
                 "check the manifest's columns (docs/data.md)"
             )
+
+        self.hearings = Hearings(
+            windows, self.rows, augment=augment, feature_augment=feature_augment, mix_pairs=mix_pairs, seed=seed
+        )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -156,21 +181,23 @@ class TrainingSet(Dataset[tuple[int, int]]):
         captions: list[Caption] = []
         owners: list[str] = []
         failures: list[AudioError] = []
+        partners: list[tuple[int, float]] = []
         for index, epoch in keys:
             row = self.rows[index]
-            rng = random.Random(f"{self.seed}/{epoch}/{self.tracks[row].id}")
-            draw = rng.random()
-            item = self.windows.random_window(row, draw)
-            if isinstance(item, AudioError):
-                failures.append(item)
+            heard = self.hearings.hear(row, epoch)
+            failures += heard.failures
+            if heard.features is None:
                 continue
-            drawn = self.draw(self.tracks[row], rng)
-            owners += [self.tracks[row].id] * len(drawn)
+            for one in dict.fromkeys((row, heard.partner)):
+                drawn = self.draw(self.tracks[one], chance(self.seed, epoch, self.tracks[one].id, "texts"))
+                owners += [self.tracks[one].id] * len(drawn)
+                captions += drawn
             rows.append(row)
-            windows.append(item)
-            captions += drawn
+            windows.append(heard.features)
+            partners.append((heard.partner, heard.share))
         prompts, kinds = self._prompts([self.tracks[row] for row in rows], random.Random(f"{self.seed}/{keys[0]}"))
-        facts = BatchFacts(tuple(rows), tuple(captions), tuple(owners), tuple(prompts), tuple(kinds))
+        mixed = () if self.hearings.mix_pairs is None else tuple(partners)
+        facts = BatchFacts(tuple(rows), tuple(captions), tuple(owners), tuple(prompts), tuple(kinds), mixed)
         relevance, prompt_relevance, prompt_valid = self.judge(facts, facts)
         return PairBatch(
             features=torch.stack([item.values for item in windows]) if windows else torch.zeros(0, 0, 0),
@@ -192,7 +219,18 @@ class TrainingSet(Dataset[tuple[int, int]]):
         Returns:
             Relevance of the texts, relevance of the prompts, and where a prompt may be judged.
         """
-        tracks = [self.tracks[row] for row in audio.rows]
+        own = self._judge([self.tracks[row] for row in audio.rows], text)
+        if not audio.partners:
+            return own
+        others = self._judge([self.tracks[row] for row, _ in audio.partners], text)
+        share = torch.tensor([part for _, part in audio.partners])[:, None]
+        relevance, prompt_relevance = (share * own[n] + (1 - share) * others[n] for n in range(2))
+        # A tag that one of the two has is in the mixture, whatever is known of the other.
+        return relevance, prompt_relevance, (own[2] & others[2]) | (prompt_relevance > 0)
+
+    def _judge(
+        self, tracks: list[Track], text: BatchFacts
+    ) -> tuple[Bool[Tensor, "tracks texts"], Bool[Tensor, "tracks prompts"], Bool[Tensor, "tracks prompts"]]:
         named = [tag for prompt in text.prompts for tag in prompt.requires or ()]  # one each
         return (
             relevance_matrix(tracks, text.captions, text.owners),
@@ -202,13 +240,22 @@ class TrainingSet(Dataset[tuple[int, int]]):
         )
 
     def draw(self, track: Track, rng: random.Random) -> list[Caption]:
-        """Texts for a track: some of its captions, or sentences made of its tags if it has none."""
+        """Texts for a track: from the sources, else some of its captions, or sentences made of its tags."""
+        if self.sources is not None:
+            always = track.captions[: int(self.first_caption)]
+            return draw_texts(track, self.sources, self.captions, rng, always)
         if track.captions:
             always = track.captions[: int(self.first_caption)]
             others = track.captions[len(always) :]
             return [*always, *rng.sample(others, min(self.captions - len(always), len(others)))]
         made = captions_from_tags(track.tags, rng, count=self.captions)
         return [Caption(text.text, frozenset(text.tags)) for text in made]
+
+    def _can_be_described(self, track: Track) -> bool:
+        if self.sources is not None:
+            # A source says something of a track or not, whatever its dice; a few throws are for optional fields.
+            return any(draw_texts(track, self.sources, 1, random.Random(throw)) for throw in range(4))
+        return bool(track.captions or track.tags)
 
     def _prompts(self, tracks: Sequence[Track], rng: random.Random) -> tuple[list[Caption], list[str]]:
         """Prompts that name one tag of the batch each, and the kind of each tag."""

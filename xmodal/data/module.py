@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from xmodal.audio import IsolatedDecoder, WindowPolicy
+from xmodal.data.augment import AudioAugmentation, MixPairs
 from xmodal.data.cache import FeatureCache, FileMemo
 from xmodal.data.corpus import TrackSource, refuse_or_report
 from xmodal.data.datasets import EvaluationSet, PairBatch, TrainingSet, WindowBatch
@@ -20,10 +21,12 @@ from xmodal.data.manifests import read_tracks
 from xmodal.data.samplers import BatchSampler, ShuffledBatches
 from xmodal.data.setaside import FILE_NAME, SetAside
 from xmodal.data.splits import fold_split, split_tracks
+from xmodal.data.texts import TextSource
 from xmodal.data.tracks import Track
 from xmodal.data.windows import AnyWindows, CachedWindowSet, StoredWindowSet, WindowSet
 from xmodal.errors import DataError
 from xmodal.towers.base import AudioTower
+from xmodal.towers.spec_augment import SpecAugment
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +65,12 @@ class AudioTextData(pl.LightningDataModule):
         training_captions: How many captions of each track to draw for a training step.
         first_caption: Always draw the first caption of each track, and the others by chance.
         tag_prompts: One-tag prompts added to each training batch.
+        texts: Where a track's training texts come from, classes of :mod:`xmodal.data.texts`; None for its captions,
+            or its tags if it has none.
+        augment: What happens to the samples of a training window, classes of :mod:`xmodal.data.augment` in their
+            order; then training windows are decoded anew in each epoch.
+        feature_augment: What happens to its features; works on cached ones too.
+        mix_pairs: Mixes training tracks, :class:`xmodal.data.augment.MixPairs`; None for never.
         batches: Which tracks make up each training batch, a class of :mod:`xmodal.data.samplers`; None for
             every track once an epoch in an order shuffled anew.
         seed: Of the split and of every draw.
@@ -92,6 +101,10 @@ class AudioTextData(pl.LightningDataModule):
         training_captions: int = 1,
         first_caption: bool = False,
         tag_prompts: int = 32,
+        texts: list[TextSource] | None = None,
+        augment: list[AudioAugmentation] | None = None,
+        feature_augment: list[SpecAugment] | None = None,
+        mix_pairs: MixPairs | None = None,
         batches: BatchSampler | None = None,
         seed: int = 0,
     ) -> None:
@@ -122,6 +135,11 @@ class AudioTextData(pl.LightningDataModule):
         self.batch_size = batch_size
         self.evaluation_batch_size = evaluation_batch_size
         self.workers = workers
+        if augment and cache in ("memory", "disk"):
+            raise ValueError(
+                f"augment changes samples, and cache: {cache} keeps only their features; set cache: none or auto, or "
+                "use feature_augment"
+            )
         if cache == "disk" and cache_folder is None:
             raise ValueError("cache: disk needs to know where; set cache_folder")
         self.decoder = None if decode_seconds is None else IsolatedDecoder(time_limit_seconds=decode_seconds)
@@ -134,6 +152,10 @@ class AudioTextData(pl.LightningDataModule):
         self.training_captions = training_captions
         self.first_caption = first_caption
         self.tag_prompts = tag_prompts
+        self.texts = texts
+        self.augment = augment or []
+        self.feature_augment = feature_augment or []
+        self.mix_pairs = mix_pairs
         self.batches = ShuffledBatches() if batches is None else batches
         self.seed = seed
         self.splits: dict[str, list[Track]] = {}
@@ -206,6 +228,10 @@ class AudioTextData(pl.LightningDataModule):
                     captions=self.training_captions,
                     first_caption=self.first_caption,
                     tag_prompts=self.tag_prompts,
+                    texts=self.texts,
+                    augment=self.augment,
+                    feature_augment=self.feature_augment,
+                    mix_pairs=self.mix_pairs,
                     seed=self.seed,
                 )
             elif split != "train" and split not in self.evaluation_sets:
@@ -315,6 +341,8 @@ class AudioTextData(pl.LightningDataModule):
         folder = self.cache_folder
         cache = None if folder is None else FeatureCache(folder, gigabytes=self.cache_folder_gigabytes)
         progress = _log_progress(split)
+        if split == "train" and self.augment:
+            return windows
         if self.cache == "memory" or (self.cache == "auto" and self._fits(windows)):
             return CachedWindowSet(windows, workers=self.workers, cache=cache, progress=progress)
         if self.cache == "disk" or (self.cache == "auto" and cache is not None):

@@ -99,7 +99,8 @@ class FieldText(TextSource):
     """The track's fields in one of several templates; :func:`xmodal.text.render`.
 
     Args:
-        templates: Such as ``"{title}[ by {artist}][, {mood} music]"``; a part in brackets goes where its field is empty.
+        templates: Such as ``"{title}[ by {artist}][, {mood} music]"``; a part in brackets is left out
+            where its field is empty.
         field_dropout: Probability of treating a field in brackets as empty.
         weight: How often it is asked.
     """
@@ -113,26 +114,32 @@ class FieldText(TextSource):
         self.templates, self.field_dropout = list(templates), _share("field_dropout", field_dropout)
 
     def draw(self, track: Track, rng: random.Random) -> Caption | None:
-        """A template, filled; None where a field that it cannot do without is empty."""
-        template = rng.choice(self.templates)
+        """A template, filled; None where every template needs a field that is empty."""
         fields = track_fields(track)
-        optional = sorted({name for part in re.findall(r"\[([^\[\]]*)\]", template) for name in _FIELD.findall(part)})
-        needed = set(_FIELD.findall(re.sub(r"\[[^\[\]]*\]", "", template)))
-        dropped = {name for name in optional if rng.random() < self.field_dropout} - needed
-        try:
-            text = render({name: value for name, value in fields.items() if name not in dropped}, template)
-        except ValueError:
-            return None
-        return Caption(text) if text else None
+        for template in rng.sample(self.templates, len(self.templates)):
+            optional = {name for part in re.findall(r"\[([^\[\]]*)\]", template) for name in _FIELD.findall(part)}
+            needed = set(_FIELD.findall(re.sub(r"\[[^\[\]]*\]", "", template)))
+            dropped = {name for name in sorted(optional - needed) if rng.random() < self.field_dropout}
+            try:
+                text = render({name: value for name, value in fields.items() if name not in dropped}, template)
+            except ValueError:
+                continue
+            if text:
+                return Caption(text)
+        return None
 
 
-def draw_texts(track: Track, sources: Sequence[TextSource], count: int, rng: random.Random) -> list[Caption]:
+def draw_texts(
+    track: Track, sources: Sequence[TextSource], count: int, rng: random.Random, always: Sequence[Caption] = ()
+) -> list[Caption]:
     """Up to ``count`` texts of a track, no two of the same words, each from a source drawn by weight.
 
-    A track of which no source has anything to say gives none.
+    The texts in ``always`` come first and count. A track of which no source has anything to say gives no others.
     """
-    drawn: dict[str, Caption] = {}
+    drawn = {words_key(caption.text): caption for caption in always}
     for _ in range(4 * count):  # a track may have fewer different texts than are asked for
+        if len(drawn) >= count:
+            break
         remaining = list(sources)
         text = None
         while remaining and text is None:
@@ -142,8 +149,6 @@ def draw_texts(track: Track, sources: Sequence[TextSource], count: int, rng: ran
         if text is None:
             break
         drawn.setdefault(words_key(text.text), text)
-        if len(drawn) == count:
-            break
     return list(drawn.values())
 
 

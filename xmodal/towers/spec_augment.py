@@ -13,7 +13,8 @@ class SpecAugment(nn.Module, Configurable):
     """Blank random stripes of each clip's features with 0, in training mode only.
 
     The width of a stripe is uniform from 0 to its share of the clip, and its place uniform among those where it
-    fits. Every clip draws its own stripes, from torch's global generator. 0 is the front end's mean level.
+    fits. Every clip draws its own stripes, in a tower from torch's global generator, as one of ``data.feature_augment``
+    by the track and the epoch. 0 is the front end's mean level.
 
     Args:
         time_masks: Stripes of time a clip.
@@ -39,19 +40,28 @@ class SpecAugment(nn.Module, Configurable):
         valid_frames: Int[Tensor, " clips"] | None = None,
     ) -> Float[Tensor, "clips bands frames"]:
         """The features, with stripes blanked in training mode and untouched in evaluation mode."""
-        if not self.training:
-            return features
+        return self.blank(features, valid_frames) if self.training else features
+
+    def blank(
+        self,
+        features: Float[Tensor, "clips bands frames"],
+        valid_frames: Int[Tensor, " clips"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "clips bands frames"]:
+        """The features with stripes blanked, by the draws of ``generator`` or of torch's global one."""
         clips, bands, frames = features.shape
         lengths = torch.full((clips,), frames, device=features.device) if valid_frames is None else valid_frames
         band_lengths = torch.full((clips,), bands, device=features.device)
-        in_time = _stripes(frames, lengths, self.time_masks, self.time_share)
-        in_bands = _stripes(bands, band_lengths, self.band_masks, self.band_share)
+        in_time = _stripes(frames, lengths, self.time_masks, self.time_share, generator)
+        in_bands = _stripes(bands, band_lengths, self.band_masks, self.band_share, generator)
         return features.masked_fill(in_time[:, None, :] | in_bands[:, :, None], 0.0)
 
 
-def _stripes(size: int, lengths: Int[Tensor, " clips"], count: int, share: float) -> Bool[Tensor, "clips size"]:
+def _stripes(
+    size: int, lengths: Int[Tensor, " clips"], count: int, share: float, generator: torch.Generator | None
+) -> Bool[Tensor, "clips size"]:
     """True inside ``count`` random stripes among the first ``lengths`` places of each row."""
-    draws = torch.rand(2, len(lengths), count, device=lengths.device)
+    draws = torch.rand(2, len(lengths), count, device=lengths.device, generator=generator)
     widths = (draws[0] * (share * lengths[:, None] + 1)).floor().minimum(lengths[:, None])
     starts = (draws[1] * (lengths[:, None] - widths + 1)).floor()
     places = torch.arange(size, device=lengths.device)[:, None, None]
