@@ -12,13 +12,10 @@ import soundfile
 import torch
 
 import xmodal
-from xmodal.cli import export as export_module
 from xmodal.cli import main
-from xmodal.cli.export import export
 from xmodal.cli.judge import read_vocabulary
 from xmodal.data.datasets import evaluation_texts
 from xmodal.data.manifests import read_tracks
-from xmodal.embedder import Embedder
 from xmodal.embeddings import Embeddings
 from xmodal.evaluation import evaluate_retrieval
 from xmodal.index import build_index
@@ -128,7 +125,7 @@ def test_an_index_says_what_it_holds_and_which_model_made_it(index_folder, model
         "space_id": embedder.space_id,
         "model": str(model.resolve()),
         "settings": {},
-        "metadata": ["path"],
+        "metadata": ["content", "duration_seconds", "motion", "path", "pitch"],
     }
     _, table, _ = run(capsys, "index", "info", index_folder)
     assert embedder.space_id in table
@@ -346,113 +343,6 @@ def test_an_export_in_which_everything_failed_says_so_and_leaves_the_old_file(mo
     assert len((tmp_path / "tones.parquet.failures.jsonl").read_text().splitlines()) == 2
 
 
-@pytest.mark.parametrize("windows", [False, True])
-@pytest.mark.parametrize("stop_after", [0, 2, 3, 7, 9])
-def test_an_export_stopped_anywhere_goes_on_where_it_was_and_loses_nothing(
-    embedder, tmp_path, monkeypatch, stop_after, windows
-):
-    monkeypatch.setattr(export_module, "CHUNK_FILES", 3)
-    tracks = read_tracks(tones(tmp_path / "audio", 10, {4}))
-    whole = export(embedder, tracks, tmp_path / "whole.parquet", windows=windows)
-    done = 0
-
-    def stop(count):
-        nonlocal done
-        if done == stop_after:
-            raise KeyboardInterrupt
-        done += count
-
-    out = tmp_path / "stopped.parquet"
-    with pytest.raises(KeyboardInterrupt):
-        export(embedder, tracks, out, windows=windows, advance=stop)
-    assert not out.exists()
-    embedded = []
-    iterate = Embedder.iterate_windows
-    monkeypatch.setattr(
-        Embedder, "iterate_windows", lambda self, files: (embedded.extend(files), iterate(self, files))[1]
-    )
-    counts = []
-    report = export(embedder, tracks, out, windows=windows, advance=counts.append)
-    assert [track.id for track in embedded] == [track.id for track in tracks[stop_after // 3 * 3 :]]
-    assert sum(counts) == report.files == 10
-    assert (report.failed, report.rows) == (whole.failed, whole.rows) == (1, whole.rows)
-    first, second = Embeddings.load(tmp_path / "whole.parquet"), Embeddings.load(out)
-    assert (first.ids, first.metadata, first.model) == (second.ids, second.metadata, second.model)
-    np.testing.assert_allclose(first.vectors, second.vectors, atol=1e-6)
-    assert (tmp_path / "stopped.parquet.failures.jsonl").read_text() == whole.failures.read_text()
-    assert not list(tmp_path.glob(".*"))
-
-
-def interrupted(embedder, tracks, out, monkeypatch):
-    """Make all parts of an export, one for each file, and stop before they are joined."""
-
-    def stop(parts):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(export_module, "CHUNK_FILES", 1)
-    with monkeypatch.context() as patch:
-        patch.setattr(export_module, "join", stop)
-        with pytest.raises(KeyboardInterrupt):
-            export(embedder, tracks, out)
-
-
-def test_a_part_whose_file_has_changed_is_made_again(embedder, tmp_path, monkeypatch):
-    folder, out = tones(tmp_path / "audio", 2), tmp_path / "a.parquet"
-    tracks = read_tracks(folder)
-    interrupted(embedder, tracks, out, monkeypatch)
-    soundfile.write(folder / "01.wav", np.sin(np.arange(5000) / 3), 8000)
-    export(embedder, tracks, out)
-    np.testing.assert_allclose(Embeddings.load(out).vectors, embedder.embed_files(tracks).embeddings.vectors, atol=1e-6)
-
-
-def test_parts_of_another_model_or_without_windows_are_made_again(embedder, model, tmp_path, monkeypatch):
-    tracks, out = read_tracks(tones(tmp_path / "audio", 2)), tmp_path / "a.parquet"
-    interrupted(embedder, tracks, out, monkeypatch)
-    export(embedder, tracks, out, windows=True)
-    assert Embeddings.load(out).ids == ["00.wav@0.0", "00.wav@0.25", "01.wav@0.0", "01.wav@0.25"]
-    interrupted(embedder, tracks, out, monkeypatch)
-    other = TwoTower.load(model)
-    with torch.no_grad():
-        next(other.audio_projection.parameters()).neg_()
-    export(Embedder(other, device="cpu"), tracks, out)
-    assert Embeddings.load(out).space_id == other.space_id() != embedder.space_id
-
-
-def test_two_tracks_with_one_id_are_refused_before_anything_is_embedded(embedder, tmp_path):
-    tracks = read_tracks(tones(tmp_path / "audio", 1)) * 2
-    with pytest.raises(ValueError, match="id of its own"):
-        export(embedder, tracks, tmp_path / "a.parquet")
-
-
-def test_what_a_manifest_says_of_a_track_is_kept(embedder, tmp_path):
-    tones(tmp_path / "audio", 1)
-    row = {"path": "audio/00.wav", "title": "One", "artist": "A", "tags": ["Calm"], "start": 0.1, "end": 0.5}
-    (tmp_path / "tracks.jsonl").write_text(json.dumps(row))
-    export(embedder, read_tracks(tmp_path / "tracks.jsonl"), tmp_path / "a.parquet")
-    facts = Embeddings.load(tmp_path / "a.parquet").metadata[0]
-    assert {name: facts[name] for name in ("title", "artist", "tags", "start_seconds", "end_seconds")} == {
-        "title": "One",
-        "artist": "A",
-        "tags": ["calm"],
-        "start_seconds": 0.1,
-        "end_seconds": 0.5,
-    }
-    export(embedder, read_tracks(tmp_path / "tracks.jsonl"), tmp_path / "windows.parquet", windows=True)
-    facts = Embeddings.load(tmp_path / "windows.parquet").metadata[0]
-    assert (facts["title"], facts["start_seconds"]) == ("One", 0.1)
-    assert "end_seconds" not in facts, "the end of the track is not that of the window"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="file names that are not Unicode need such a file system")
-def test_a_file_whose_name_is_not_unicode_is_embedded(embedder, tmp_path):
-    folder = tones(tmp_path / "audio", 1)
-    os.rename(folder / "00.wav", os.fsencode(folder) + b"/caf\xe9.wav")
-    export(embedder, read_tracks(folder), tmp_path / "a.parquet")
-    rows = Embeddings.load(tmp_path / "a.parquet")
-    assert rows.ids == ["caf\\xe9.wav"]
-    assert rows.metadata[0]["path"].endswith("caf\\xe9.wav")
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -535,7 +425,7 @@ def test_a_stop_by_hand_is_no_traceback_and_says_that_an_export_goes_on(model, t
     def stop(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(export_module, "export", stop)
+    monkeypatch.setattr("xmodal.export.export", stop)
     code, _, err = run(capsys, "embed", tones(tmp_path / "audio", 1), "--model", model, "--out", tmp_path / "a.parquet")
     assert code == 130
     assert err == "xmodal: what is finished is kept; the same command goes on from there\nxmodal: stopped\n"

@@ -112,9 +112,11 @@ def test_a_files_vector_is_the_weighted_mean_of_its_windows(mobile, files):
 
 def test_a_padded_window_counts_by_the_audio_in_it():
     vectors = np.array([[1.0, 0.0], [0.0, 1.0]], dtype=np.float32)
-    pooled = FileWindows(vectors, (0.0, 1.0), np.array([1.0, 0.5])).pooled()
+    pooled = FileWindows(vectors, (0.0, 1.0), np.array([1.0, 0.5]), np.ones(2), 1.5).pooled()
     np.testing.assert_allclose(pooled, np.array([2, 1]) / np.sqrt(5), atol=1e-6)
-    opposite = FileWindows(np.array([[1.0, 0.0], [-1.0, 0.0]], dtype=np.float32), (0.0, 1.0), np.ones(2)).pooled()
+    opposite = FileWindows(
+        np.array([[1.0, 0.0], [-1.0, 0.0]], dtype=np.float32), (0.0, 1.0), np.ones(2), np.ones(2), 2.0
+    ).pooled()
     np.testing.assert_allclose(opposite, [1, 0])
 
 
@@ -164,7 +166,8 @@ def test_a_track_is_embedded_between_its_bounds_and_named_by_its_id(mobile, file
     np.testing.assert_allclose(embeddings.vectors, part.vectors, atol=1e-5)
     assert embeddings.ids == ["middle"]
     assert embeddings.metadata[0] == {
-        "path": str(files[4]), "title": "T", "tags": ["calm"], "start_seconds": 1.0, "end_seconds": 3.0,
+        "path": str(files[4]), "title": "T", "tags": ["calm"], "mood": ["calm"],
+        "start_seconds": 1.0, "end_seconds": 3.0,
     }  # fmt: skip
 
 
@@ -183,7 +186,7 @@ def test_stopping_early_ends_the_decoding_threads(mobile, files):
     iterator = Embedder(mobile, device="cpu", batch_size=1, workers=2).iterate_windows(files * 5)
     next(iterator)
     iterator.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode-")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("decode-", "embed-"))]
     assert not torch.is_inference_mode_enabled()
 
 

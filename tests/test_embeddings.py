@@ -191,7 +191,7 @@ def test_another_version_is_refused_with_both_versions(path):
     rewritten(
         path, lambda table: table.replace_schema_metadata({**table.schema.metadata, b"xmodal.format_version": b"7"})
     )
-    with pytest.raises(IndexFormatError, match="version 7 but this xmodal reads version 1"):
+    with pytest.raises(IndexFormatError, match="version 7 but this xmodal reads up to 2"):
         Embeddings.load(path)
 
 

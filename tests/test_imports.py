@@ -16,11 +16,11 @@ LAYERS = [
     {"errors", "compat", "configurable", "runs"},
     {"audio", "text", "losses", "metrics", "embeddings"},
     {"towers", "data", "index", "hub"},
-    {"model"},
+    {"model", "view"},
     {"doctor"},
     {"training", "importers"},
-    {"embedder"},
-    {"search", "tagging", "evaluation", "interop"},
+    {"embedder", "lanes"},
+    {"search", "tagging", "evaluation", "interop", "export"},
     {"demo", "plots"},
     {"cli"},
 ]
@@ -28,10 +28,13 @@ HOME_OF = {
     "faiss": {"index/faiss.py"},
     "transformers": {"towers/pretrained.py"},
     "sentence_transformers": {"towers/sentence_transformer.py", "interop/sentence_transformers.py"},
-    "datasets": {"data/huggingface.py"},
+    "datasets": {"data/huggingface.py", "export/formats.py"},
     "symusic": {"data/demo/render.py"},
     "fastapi": set(),
     "optuna": {"training/sweep.py"},
+    "ray": {"export/on_ray.py"},
+    "pymilvus": {"index/milvus.py"},
+    "psycopg": {"index/postgres.py"},
 }
 
 

@@ -1,18 +1,17 @@
 """From a model to vectors of files and texts: the embedding contract.
 
 The vector of a file depends on the file and the model alone. Files are cut by the model's fixed window policy,
-windows of many files share batches, and a file's vector is the normalised mean of its unit window vectors, each
-weighted by how much of it is audio. Batch mates, order and the number of decoding threads change a component
-by at most 1e-6, the rounding of float32 matrix products.
+windows of many files share batches, and a file's vector is pooled from its unit window vectors by the model's rule
+(by default their mean, each weighted by how much of it is audio). Batch mates, order and the number of threads change
+a component by at most 1e-6, the rounding of float32 matrix products.
 
 A file that cannot be decoded gets no vector: it is set aside with its reason, and the job goes on.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,13 @@ import numpy as np
 import torch
 
 from xmodal.audio import Window, WindowPolicy, windows
-from xmodal.data.tracks import Track
+from xmodal.data.tracks import Track, readable_path, track_metadata
 from xmodal.embeddings import Embeddings
 from xmodal.errors import AudioError
 from xmodal.hub import fetch
+from xmodal.lanes import in_threads
 from xmodal.model import TwoTower
+from xmodal.view import Pooling, View, pool
 
 
 @dataclass
@@ -49,19 +50,26 @@ class FileWindows:
         vectors: ``[windows, dim]``, unit.
         start_seconds: Where each window starts in the file.
         weights: Share of each window that is audio and not padding, in (0, 1].
+        energies: Sum of squared samples of each window.
+        end_seconds: Where in the file the last window's audio ends.
+        pooling: How :meth:`pooled` makes one vector of them.
+        top_windows: How many windows the pooling ``top_k`` keeps.
     """
 
     vectors: np.ndarray
     start_seconds: tuple[float, ...]
     weights: np.ndarray
+    energies: np.ndarray
+    end_seconds: float
+    pooling: Pooling = "mean"
+    top_windows: int = 3
 
     def pooled(self) -> np.ndarray:
-        """The file's vector ``[dim]``: the normalised weighted mean of its windows."""
-        mean = (self.vectors * self.weights[:, None]).sum(axis=0, dtype=np.float64)
-        # Two opposite windows cancel; then no direction is right, and the first window's is as good as any.
-        length = np.linalg.norm(mean)
-        vector = mean / length if length > 1e-6 else self.vectors[0]
-        return np.asarray(vector, dtype=np.float32)
+        """The file's vector ``[dim]`` (see :func:`xmodal.view.pool`)."""
+        return pool(self.vectors, self.weights, self.energies, self.pooling, self.top_windows)
+
+
+Outcome = FileWindows | AudioError
 
 
 class Embedder:
@@ -71,8 +79,10 @@ class Embedder:
         model: The model; it is put in evaluation mode and moved.
         device: Where to compute: "cpu", "cuda", "mps" ...; None for the first accelerator there is, else the CPU.
         batch_size: Windows or texts to a forward pass. It changes speed, not vectors.
-        workers: Decoding threads.
+        workers: Threads: on a CPU each of them decodes and embeds, beside an accelerator they decode. None for the
+            cores that this process may use.
         source: Where the model was loaded from, for messages and stamps.
+        view: How to look at the model, where it differs from what the model says (pooling, hop, dimensions).
     """
 
     def __init__(
@@ -81,19 +91,21 @@ class Embedder:
         *,
         device: str | torch.device | None = None,
         batch_size: int = 32,
-        workers: int = 2,
+        workers: int | None = None,
         source: str | Path | None = None,
+        view: View | Mapping[str, Any] | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        if workers < 1:
+        if workers is not None and workers < 1:
             raise ValueError(f"workers must be at least 1, got {workers}")
         self.device = torch.device(device) if device is not None else _best_device()
-        self.model = model.eval().to(self.device)
+        self.view = View.of(view).as_json()
+        self.model = (model.viewed(self.view) if self.view else model).eval().to(self.device)
         self.batch_size = batch_size
-        self.workers = workers
+        self.workers = workers or usable_cores()
         self.source = None if source is None else str(source)
-        self.space_id = model.space_id()
+        self.space_id = self.model.space_id()
 
     @property
     def dim(self) -> int:
@@ -128,7 +140,7 @@ class Embedder:
         raise_errors: bool = False,
         progress: Any = None,
     ) -> FilesResult:
-        """Unit vectors of audio files or of tracks.
+        """One unit vector for each audio file or track, also where the view keeps a vector for each window.
 
         Args:
             files: Paths, or tracks (whose ``start_seconds`` and ``end_seconds`` are kept to).
@@ -165,34 +177,51 @@ class Embedder:
             space_id=self.space_id,
             metadata=[_metadata(files[position]) for position in kept],
             model=self.source,
+            view=self.view,
         )
         return FilesResult(embeddings, [error for _, error in sorted(failures, key=lambda failure: failure[0])])
 
-    def iterate_windows(self, files: Sequence[str | Path | Track]) -> Iterator[tuple[int, FileWindows | AudioError]]:
+    def iterate_windows(self, files: Sequence[str | Path | Track]) -> Iterator[tuple[int, Outcome]]:
         """Embed every window of every file, in bounded memory however long the files are.
 
         Yields:
             ``(position in files, windows or the error)`` as files finish, each position once.
         """
+        # A core that decodes, computes features and runs the network for its own files waits for nobody, where threads
+        # that share one operation wait for the slowest; but few files would leave cores without work.
+        if self.device.type == "cpu" and self.workers > 1 and len(files) >= 2 * self.workers:
+            yield from in_threads(
+                lambda positions: self._embed(_read(files, positions, self.model)),
+                len(files),
+                self.workers,
+                room=16,
+                name="embed",
+                torch_threads=1,
+            )
+        else:
+            yield from self._embed(_decode(files, self.model, self.workers))
+
+    def _embed(self, items: Iterable[tuple[int, Window | AudioError | None]]) -> Iterator[tuple[int, Outcome]]:
+        """Windows of files, and the end of each (None or an error), to what became of each file."""
         batch: list[tuple[int, Window]] = []
         pending: dict[int, _Pending] = {}
 
-        def finished(position: int) -> Iterator[tuple[int, FileWindows | AudioError]]:
+        def finished(position: int) -> Iterator[tuple[int, Outcome]]:
             state = pending[position]
             if state.ended and state.waiting == 0:
                 del pending[position]
-                yield position, state.error if state.error is not None else state.windows()
+                yield position, state.error if state.error is not None else state.windows(self.model)
 
-        def flush() -> Iterator[tuple[int, FileWindows | AudioError]]:
+        def flush() -> Iterator[tuple[int, Outcome]]:
             vectors = self._embed_batch([window for _, window in batch])
             for (position, window), vector in zip(batch, vectors, strict=True):
-                pending[position].add(window, vector)
+                pending[position].add(window, vector, self.model.sample_rate)
             positions = dict.fromkeys(position for position, _ in batch)
             batch.clear()
             for position in positions:
                 yield from finished(position)
 
-        for position, item in _decode(files, self.model.sample_rate, self.model.windows, self.workers):
+        for position, item in items:
             state = pending.setdefault(position, _Pending())
             if isinstance(item, Window):
                 state.waiting += 1
@@ -213,20 +242,36 @@ class Embedder:
         return self.model.embed_audio(waveform, valid).float().cpu().numpy()
 
 
-def load(folder: str | Path, *, device: str | None = None, trust: bool = False, **settings: Any) -> Embedder:
+def load(
+    folder: str | Path,
+    *,
+    device: str | None = None,
+    trust: bool = False,
+    view: View | Mapping[str, Any] | None = None,
+    batch_size: int = 32,
+    workers: int | None = None,
+) -> Embedder:
     """Load a model folder, ready to embed.
 
     Args:
         folder: What training wrote, or :meth:`TwoTower.save`; or the id of a model on the Hugging Face Hub.
         device: "cpu", "cuda" ...; None for the first accelerator there is, else the CPU.
         trust: Allow the model's config to name classes from outside xmodal.
-        **settings: ``batch_size`` and ``workers`` of :class:`Embedder`.
+        view: How to look at the model; an index that was made with a view knows it (``index.view``).
+        batch_size: As for :class:`Embedder`.
+        workers: As for :class:`Embedder`.
 
     Raises:
         ModelError: If the folder is no model or is damaged.
     """
     folder = fetch(folder)
-    return Embedder(TwoTower.load(folder, trust=trust), device=device, source=folder, **settings)
+    model = TwoTower.load(folder, trust=trust)
+    return Embedder(model, device=device, batch_size=batch_size, workers=workers, source=folder, view=view)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass
@@ -236,74 +281,55 @@ class _Pending:
     vectors: list[np.ndarray] = field(default_factory=list)
     starts: list[float] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
+    energies: list[float] = field(default_factory=list)
+    end_seconds: float = 0.0
     waiting: int = 0
     ended: bool = False
     error: AudioError | None = None
 
-    def add(self, window: Window, vector: np.ndarray) -> None:
+    def add(self, window: Window, vector: np.ndarray, sample_rate: int) -> None:
         self.vectors.append(vector)
         self.starts.append(window.start_seconds)
         self.weights.append(window.valid_samples / len(window.samples))
+        self.energies.append(float(np.dot(window.samples, window.samples)))  # what lies beyond the audio is zero
+        self.end_seconds = window.start_seconds + window.valid_samples / sample_rate
         self.waiting -= 1
 
-    def windows(self) -> FileWindows:
-        return FileWindows(np.stack(self.vectors), tuple(self.starts), np.asarray(self.weights))
+    def windows(self, model: TwoTower) -> FileWindows:
+        return FileWindows(
+            np.stack(self.vectors),
+            tuple(self.starts),
+            np.asarray(self.weights),
+            np.asarray(self.energies),
+            self.end_seconds,
+            model.pooling,
+            model.top_windows,
+        )
 
 
-def _decode(
-    files: Sequence[str | Path | Track], sample_rate: int, policy: WindowPolicy, workers: int
+def _read(
+    files: Sequence[str | Path | Track], positions: Iterable[int], model: TwoTower
 ) -> Iterator[tuple[int, Window | AudioError | None]]:
-    """Decode in threads (libsndfile and soxr leave the interpreter free) through a queue of bounded length.
+    """Decode files one after the other.
 
     Yields ``(position, window)`` for each window of a file in order, then ``(position, None)`` or ``(position,
     error)`` once for its end.
     """
-    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for position in range(len(files)):
-        waiting.put(position)
-    ready: queue.Queue[tuple[int, Window | BaseException | None]] = queue.Queue(maxsize=16 * workers)
-    stop = threading.Event()
+    for position in positions:
+        end: AudioError | None = None
+        try:
+            for window in _file_windows(files[position], model.sample_rate, model.windows):
+                yield position, window
+        except AudioError as error:
+            end = error
+        yield position, end
 
-    def put(item: tuple[int, Window | BaseException | None]) -> bool:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
 
-    def work() -> None:
-        while not stop.is_set():
-            try:
-                position = waiting.get_nowait()
-            except queue.Empty:
-                return
-            end: BaseException | None = None
-            try:
-                for window in _file_windows(files[position], sample_rate, policy):
-                    if not put((position, window)):
-                        return
-            except BaseException as error:  # carried to the caller's thread, which raises what is no AudioError
-                end = error
-            put((position, end))
-
-    threads = [threading.Thread(target=work, name=f"decode-{n}", daemon=True) for n in range(min(workers, len(files)))]
-    for thread in threads:
-        thread.start()
-    try:
-        ended = 0
-        while ended < len(files):
-            position, item = ready.get()
-            if isinstance(item, BaseException) and not isinstance(item, AudioError):
-                raise item
-            if not isinstance(item, Window):
-                ended += 1
-            yield position, item
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+def _decode(
+    files: Sequence[str | Path | Track], model: TwoTower, workers: int
+) -> Iterator[tuple[int, Window | AudioError | None]]:
+    """As :func:`_read`, in threads (libsndfile and soxr leave the interpreter free), files mixed."""
+    return in_threads(lambda positions: _read(files, positions, model), len(files), workers, room=16, name="decode")
 
 
 def _file_windows(file: str | Path | Track, sample_rate: int, policy: WindowPolicy) -> Iterable[Window]:
@@ -317,18 +343,7 @@ def _name(file: str | Path | Track) -> str:
 
 
 def _metadata(file: str | Path | Track) -> dict[str, Any]:
-    if not isinstance(file, Track):
-        return {"path": str(file)}
-    known: dict[str, Any] = {
-        "path": str(file.path),
-        "title": file.title,
-        "artist": file.artist,
-        "album": file.album,
-        "tags": sorted(file.all_tags),
-        "start_seconds": file.start_seconds or None,
-        "end_seconds": file.end_seconds,
-    }
-    return {name: value for name, value in known.items() if value not in (None, [])}
+    return track_metadata(file) if isinstance(file, Track) else {"path": readable_path(file)}
 
 
 def _best_device() -> torch.device:

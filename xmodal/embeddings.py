@@ -1,10 +1,12 @@
-"""The export format: ids, unit vectors and metadata of one embedding space in one Parquet file.
+"""The export format: ids, unit vectors and metadata of one embedding space, in a Parquet file or a folder of them.
 
-Any Parquet reader sees an ordinary table: a column ``id`` (text), a column ``vector`` (a list of fixed size,
-float32) and one column for each metadata key. Keys whose values are all text, whole numbers, numbers, truth values
-or lists of text are plain columns of that type; anything else (nested tags, mixed types) is a column of JSON text,
-marked as such in the column's own metadata. A missing key is a null, and so is a value of ``None``: reading gives
-neither back. The identity of the space, the version of the format and the model's path are in the schema's metadata.
+Any Parquet reader sees an ordinary table: a column ``id`` (text), a column ``vector`` (a list of fixed size, float32,
+float16 or int8: of int8 only the direction counts, divide each vector by its length) and one column for each metadata
+key. Keys whose values are all text, whole numbers, numbers, truth values or lists of text are plain columns of that
+type; anything else (nested tags, mixed types) is a column of JSON text, marked as such in the column's own metadata. A
+missing key is a null, and so is a value of ``None``: reading gives neither back. The identity of the space, the version
+of the format, the model's path and the view of it are in the schema's metadata. A folder holds such files, and
+``embeddings.json`` says which of them belong to it.
 """
 
 from __future__ import annotations
@@ -12,11 +14,11 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +27,10 @@ from jaxtyping import Float32
 
 from xmodal.errors import IndexFormatError, SpaceMismatchError
 
-FORMAT_VERSION = "1"
+FORMAT_VERSION = "2"  # 2: float16 and int8 vectors, views, folders
+_READ = (b"1", b"2")
+MANIFEST = "embeddings.json"
+DType = Literal["float32", "float16", "int8"]
 NORM_TOLERANCE = 1e-3
 RESERVED_KEYS = frozenset({"id", "vector"})
 
@@ -83,22 +88,34 @@ class Embeddings:
         """Length of each vector."""
         return int(self.vectors.shape[1])
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, dtype: DType = "float32") -> None:
         """Write one Parquet file; a kill at any moment leaves the old file or the new one.
 
         Raises:
             ValueError: If a metadata value cannot be written as JSON; nothing is written then.
         """
-        vectors = pa.FixedSizeListArray.from_arrays(pa.array(self.vectors.reshape(-1), pa.float32()), self.dim)
-        facts = metadata_table(self.metadata)
-        table = pa.table(
+        write_parquet(self.table(dtype=dtype), path)
+
+    def table(self, *, dtype: DType = "float32", fields: Sequence[pa.Field] | None = None) -> pa.Table:
+        """The table of the export format.
+
+        Args:
+            dtype: How the components are kept.
+            fields: The columns of metadata, so that the parts of one export agree; by default those of these rows.
+
+        Raises:
+            ValueError: If a metadata value cannot be written as JSON.
+        """
+        flat = pa.array(packed(self.vectors, dtype).reshape(-1))
+        vectors = pa.FixedSizeListArray.from_arrays(flat, self.dim)
+        facts = metadata_table(self.metadata, fields)
+        return pa.table(
             [pa.array(self.ids, pa.string()), vectors, *facts.columns],
             schema=pa.schema(
                 [pa.field("id", pa.string(), nullable=False), pa.field("vector", vectors.type), *facts.schema],
                 metadata=self._schema_metadata(),
             ),
         )
-        write_parquet(table, path)
 
     def _schema_metadata(self) -> dict[bytes, bytes]:
         said = {_VERSION_KEY: FORMAT_VERSION.encode(), _SPACE_KEY: self.space_id.encode()}
@@ -110,20 +127,22 @@ class Embeddings:
 
     @classmethod
     def load(cls, path: str | Path) -> Embeddings:
-        """Read and check a file that :meth:`save` wrote.
+        """Read and check a file that :meth:`save` wrote, or a folder of them that ``xmodal embed`` wrote.
 
         Raises:
             IndexFormatError: If the file is missing, damaged, of another format or version, or its rows break the
                 rules above.
         """
+        if Path(path).is_dir():
+            return join([cls.load(Path(path) / name) for name in _parquet_files(Path(path))])
         table = read_parquet(path, remedy=_REMAKE)
         said = table.schema.metadata or {}
         if _VERSION_KEY not in said or not RESERVED_KEYS.issubset(table.column_names):
             raise IndexFormatError(f"{path}: this Parquet file holds no embeddings of xmodal; {_REMAKE}")
-        if said[_VERSION_KEY] != FORMAT_VERSION.encode():
+        if said[_VERSION_KEY] not in _READ:
             raise IndexFormatError(
                 f"{path}: embeddings have format version {said[_VERSION_KEY].decode(errors='replace')} but this "
-                f"xmodal reads version {FORMAT_VERSION}; update xmodal or {_REMAKE}"
+                f"xmodal reads up to {FORMAT_VERSION}; update xmodal or {_REMAKE}"
             )
         column = table["vector"].combine_chunks()
         if not pa.types.is_fixed_size_list(column.type) or column.null_count or table["id"].null_count:
@@ -132,7 +151,9 @@ class Embeddings:
         try:
             return cls(
                 ids=table["id"].to_pylist(),
-                vectors=column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), column.type.list_size),
+                vectors=unpacked(column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1))
+                if len(table)
+                else np.empty((0, column.type.list_size), np.float32),
                 space_id=said.get(_SPACE_KEY, b"").decode(),
                 metadata=metadata_rows(table),
                 model=None if model is None else model.decode(),
@@ -166,6 +187,54 @@ def join(parts: Sequence[Embeddings]) -> Embeddings:
         model=first.model,
         view=first.view,
     )
+
+
+def packed(vectors: Float32[np.ndarray, "rows dim"], dtype: DType) -> np.ndarray:
+    """Unit vectors in fewer bytes: float16, or int8 with each row stretched to the full range."""
+    if dtype == "int8":
+        largest = np.abs(vectors).max(axis=1, keepdims=True, initial=1e-12)
+        return np.rint(vectors * (127 / largest)).astype(np.int8)
+    return vectors.astype({"float32": np.float32, "float16": np.float16}[dtype])
+
+
+def unpacked(vectors: np.ndarray) -> Float32[np.ndarray, "rows dim"]:
+    """Unit vectors of what :func:`packed` gave; packing them again gives the same bytes."""
+    if vectors.dtype == np.int8:
+        wide = vectors.astype(np.float32)
+        return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
+    return vectors.astype(np.float32, copy=False)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a folder of embeddings says of itself.
+
+    Raises:
+        IndexFormatError: If it holds none, or of a newer version.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise IndexFormatError(f"{folder}: there are no embeddings in this folder (no {MANIFEST}); {_REMAKE}")
+    try:
+        manifest = json.loads(path.read_bytes())
+        version = manifest["format_version"]
+    except (ValueError, TypeError, LookupError) as error:
+        raise IndexFormatError(f"{path}: this is no manifest of embeddings or it is damaged; {_REMAKE}") from error
+    if str(version).encode() not in _READ:
+        raise IndexFormatError(
+            f"{path}: embeddings have format version {version} but this xmodal reads up to {FORMAT_VERSION}; "
+            f"update xmodal or {_REMAKE}"
+        )
+    return dict(manifest)
+
+
+def _parquet_files(folder: Path) -> list[str]:
+    manifest = read_manifest(folder)
+    if manifest.get("format") != "parquet":
+        raise IndexFormatError(
+            f"{folder}: these embeddings are in the format {manifest.get('format')!r}, for other tools; xmodal reads "
+            "parquet"
+        )
+    return [Path(str(name)).name for shard in manifest["shards"] for name in shard["files"]]
 
 
 def unit_rows(vectors: Any, name: str) -> Float32[np.ndarray, "rows dim"]:
@@ -203,26 +272,44 @@ def check_ids(ids: Sequence[str]) -> None:
         seen.add(id_)
 
 
-def metadata_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
+def metadata_table(rows: Sequence[dict[str, Any]], fields: Sequence[pa.Field] | None = None) -> pa.Table:
     """Turn metadata into columns, one for each key, typed where all its values are of one plain type.
+
+    Args:
+        rows: One dict a row.
+        fields: The columns, from :func:`metadata_fields` over these rows and others; by default over these.
 
     Raises:
         ValueError: If a value is nothing that JSON knows (the message names the key).
     """
-    keys = list(dict.fromkeys(key for row in rows for key in row))  # in order of first use, so files are reproducible
-    fields, columns = [], []
-    for key in keys:
-        values = [row.get(key) for row in rows]
-        kind = _plain_type([value for value in values if value is not None])
-        if kind is None:
-            fields.append(pa.field(key, pa.string(), metadata=_JSON_FIELD))
-            columns.append(pa.array([None if value is None else _as_json(key, value) for value in values], pa.string()))
-        else:
-            fields.append(pa.field(key, kind))
-            columns.append(pa.array(values, kind))
-    if not keys:
+    fields = metadata_fields(rows) if fields is None else fields
+    columns = []
+    for column_field in fields:
+        key, values = column_field.name, [row.get(column_field.name) for row in rows]
+        if column_field.metadata:
+            values = [None if value is None else _as_json(key, value) for value in values]
+        columns.append(pa.array(values, column_field.type))
+    if not fields:
         return pa.table({})
     return pa.table(columns, schema=pa.schema(fields))
+
+
+def metadata_fields(rows: Iterable[dict[str, Any]]) -> list[pa.Field]:
+    """The columns that hold the metadata of all rows, in order of first use, so that files are reproducible."""
+    values: dict[str, list[Any]] = {}
+    for row in rows:
+        for key, value in row.items():
+            kept = values.setdefault(key, [])
+            if value is not None:
+                kept.append(value)
+    fields = []
+    for key, found in values.items():
+        kind = _plain_type(found)
+        if kind is None:
+            fields.append(pa.field(key, pa.string(), metadata=_JSON_FIELD))
+        else:
+            fields.append(pa.field(key, kind))
+    return fields
 
 
 def _plain_type(values: Sequence[Any]) -> pa.DataType | None:

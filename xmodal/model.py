@@ -14,6 +14,7 @@ On disk a model is a folder::
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -36,6 +37,7 @@ from xmodal.configurable import Configurable, instantiate
 from xmodal.errors import ModelError
 from xmodal.hub import fetch, push
 from xmodal.towers.base import AudioTower, TextBatch, TextTower
+from xmodal.view import Pooling, View, check_pooling, pooling_rule
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
@@ -85,6 +87,10 @@ class TwoTower(nn.Module, Configurable):
         window_seconds: Length of the windows that a file is cut into.
         hop_seconds: Step from window to window; None for windows side by side.
         last_window: What happens where the audio is no multiple of the hop (see :class:`xmodal.audio.WindowPolicy`).
+        pooling: How the windows of a track become its vector (see :func:`xmodal.view.pool`).
+        top_windows: How many windows the pooling ``top_k`` keeps.
+        keep_dim: Keep so many of the ``dim`` dimensions, the first ones; None for all. For a model that was trained
+            so that its first dimensions say most (Matryoshka).
     """
 
     def __init__(
@@ -99,13 +105,21 @@ class TwoTower(nn.Module, Configurable):
         window_seconds: float = 10.0,
         hop_seconds: float | None = None,
         last_window: Literal["shift", "pad", "drop"] = "shift",
+        pooling: Pooling = "mean",
+        top_windows: int = 3,
+        keep_dim: int | None = None,
     ) -> None:
         super().__init__()
         if dim < 1:
             raise ValueError(f"dim must be at least 1, got {dim}")
+        if keep_dim is not None and not 1 <= keep_dim <= dim:
+            raise ValueError(f"the model has {dim} dimensions, so from 1 to {dim} can be kept, got {keep_dim}")
+        check_pooling(pooling, top_windows)
         self.audio = audio
         self.text = text
-        self.dim = dim
+        self.dim = keep_dim or dim
+        self.pooling = pooling
+        self.top_windows = top_windows
         self.audio_projection = Projection(audio.feature_dim, dim, audio_hidden, dropout)
         self.text_projection = Projection(text.feature_dim, dim, text_hidden, dropout)
         self.windows = WindowPolicy(window_seconds, hop_seconds, last_window)
@@ -129,13 +143,13 @@ class TwoTower(nn.Module, Configurable):
             waveform: Mono samples in [-1, 1] at :attr:`sample_rate`.
             valid_samples: How many samples of each window are audio and not padding; None if all are.
         """
-        return _unit(self.audio_projection(self.audio(waveform, valid_samples)))
+        return self._unit(self.audio_projection(self.audio(waveform, valid_samples)))
 
     def embed_audio_features(
         self, features: Float[Tensor, "windows bands frames"], valid_frames: Int[Tensor, " windows"] | None = None
     ) -> Float[Tensor, "windows dim"]:
         """Unit vectors from what ``audio.features`` gave, wherever it was computed."""
-        return _unit(self.project_audio(features, valid_frames))
+        return self._unit(self.project_audio(features, valid_frames))
 
     def project_audio(
         self, features: Float[Tensor, "windows bands frames"], valid_frames: Int[Tensor, " windows"] | None = None
@@ -158,12 +172,44 @@ class TwoTower(nn.Module, Configurable):
 
     def embed_text_features(self, features: Float[Tensor, "texts features"]) -> Float[Tensor, "texts dim"]:
         """Unit vectors from what ``text.encode`` gave: a frozen tower's features may come from a cache."""
-        return _unit(self.project_text(features))
+        return self._unit(self.project_text(features))
 
     def project_text(self, features: Float[Tensor, "texts features"]) -> Float[Tensor, "texts dim"]:
         """As :meth:`embed_text_features`, before normalisation."""
         projected: Tensor = self.text_projection(features)
         return projected
+
+    def _unit(self, vectors: Float[Tensor, "items outputs"]) -> Float[Tensor, "items dim"]:
+        # In float32 even under autocast: a unit vector in bfloat16 is up to 0.4 % too long or too short.
+        return normalize(vectors[..., : self.dim].float(), dim=-1)
+
+    def viewed(self, view: View | Mapping[str, Any]) -> TwoTower:
+        """The same weights, looked at in another way; this model is not changed.
+
+        Saved, the result is a model folder that makes such vectors without a view.
+
+        Raises:
+            ValueError: If the view does not fit the model, such as more dimensions than it has.
+        """
+        view = View.of(view)
+        changes = view.as_json()
+        if "dim" in changes:
+            changes["keep_dim"] = changes.pop("dim")
+        arguments = {**self._init_args, **changes}
+        if arguments["hop_seconds"] == arguments["window_seconds"]:
+            arguments["hop_seconds"] = None  # the same windows must not be two spaces
+        if not 1 <= (arguments["keep_dim"] or arguments["dim"]) <= arguments["dim"]:
+            raise ValueError(
+                f"the model has {arguments['dim']} dimensions, so from 1 to {arguments['dim']} can be kept, got "
+                f"{arguments['keep_dim']}"
+            )
+        check_pooling(arguments["pooling"], arguments["top_windows"])
+        other = copy.copy(self)  # shares every tower and weight
+        other._init_args = arguments
+        other.dim = arguments["keep_dim"] or arguments["dim"]
+        other.pooling, other.top_windows = arguments["pooling"], arguments["top_windows"]
+        other.windows = WindowPolicy(arguments["window_seconds"], arguments["hop_seconds"], arguments["last_window"])
+        return other
 
     @property
     def device(self) -> torch.device:
@@ -183,7 +229,7 @@ class TwoTower(nn.Module, Configurable):
                 "hop_seconds": self.windows.hop_seconds,
                 "last": self.windows.last,
             },
-            "window_pooling": "mean of unit vectors, weighted by valid samples",
+            "window_pooling": pooling_rule(self.pooling, self.top_windows),
             "normalisation": "l2",
         }
 
@@ -390,11 +436,6 @@ def read_description(folder: str | Path) -> dict[str, Any]:
             "update with: pip install --upgrade xmodal"
         )
     return description
-
-
-def _unit(vectors: Float[Tensor, "items dim"]) -> Float[Tensor, "items dim"]:
-    # In float32 even under autocast: a unit vector in bfloat16 is up to 0.4 % too long or too short.
-    return normalize(vectors.float(), dim=-1)
 
 
 def _sync(folder: Path) -> None:

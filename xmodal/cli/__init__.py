@@ -72,14 +72,47 @@ def _parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     _add_data_commands(commands, common)
-    embed = commands.add_parser("embed", parents=[common, model], help="audio files to vectors in a Parquet file")
+    embed = commands.add_parser("embed", parents=[common, model], help="audio files to vectors in files")
     embed.add_argument("source", metavar="AUDIO", help="a folder of audio, a manifest (csv, jsonl ...) or shards (tar)")
     embed.add_argument("--model", required=True, help="the model folder")
-    embed.add_argument("--out", type=Path, required=True, metavar="FILE.parquet", help="where to write")
+    embed.add_argument(
+        "--out", type=Path, required=True, metavar="OUT", help="a file ending in .parquet, or a folder of shards"
+    )
+    embed.add_argument(
+        "--format",
+        default="parquet",
+        choices=["parquet", "npy", "safetensors", "webdataset", "datasets"],
+        help="of the shards in a folder (default parquet; datasets: for datasets.load_from_disk)",
+    )
+    embed.add_argument(
+        "--dtype",
+        default="float32",
+        choices=["float32", "float16", "int8"],
+        help="how vectors are kept (default float32; of int8 only the direction counts)",
+    )
+    embed.add_argument("--shard-rows", type=_count, default=100_000, help="rows of a shard (default 100000)")
     embed.add_argument("--audio-root", type=Path, help="where the manifest's relative paths start")
     embed.add_argument("--tag-fields", type=_names, metavar="A,B", help="more columns that hold tags")
     embed.add_argument(
         "--windows", action="store_true", help="a vector for each window, so that a search finds the moment in a track"
+    )
+    embed.add_argument(
+        "--pooling",
+        choices=["mean", "energy", "top_k", "windows"],
+        help="how windows become a track's vector: the mean of all, weighted by loudness, of the most typical ones, or "
+        "each kept (default: as the model says)",
+    )
+    embed.add_argument("--top-windows", type=_count, metavar="N", help="how many windows top_k keeps")
+    embed.add_argument(
+        "--hop", type=_weight, metavar="SECONDS", help="from window to window (default: as the model says)"
+    )
+    embed.add_argument("--dim", type=_count, metavar="N", help="keep the first N dimensions (a Matryoshka model)")
+    embed.add_argument(
+        "--ray",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="embed on a Ray cluster ('auto', 'ray://host:10001'); without an address on one started here",
     )
     embed.set_defaults(module="catalogue", run="embed")
 
@@ -236,7 +269,7 @@ def _model_options() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(add_help=False)
     options.add_argument("--device", help="cpu, cuda, mps ... (default: the first accelerator there is, else the CPU)")
     options.add_argument("--batch-size", type=_count, default=32, help="windows to a forward pass (default 32)")
-    options.add_argument("--workers", type=_count, default=2, help="decoding threads (default 2)")
+    options.add_argument("--workers", type=_count, help="threads that decode (default: one a core)")
     options.add_argument("--trust", action="store_true", help="let the model name classes from outside xmodal")
     return options
 

@@ -13,24 +13,34 @@ from xmodal.cli.shared import load_embedder, print_json, print_line, print_table
 from xmodal.errors import ModelError
 
 if TYPE_CHECKING:  # an index can be described without loading torch
+    from xmodal.embedder import Embedder
+    from xmodal.export.job import Report, Source
     from xmodal.index import Index
     from xmodal.search import Hit
 
 
 def embed(args: Namespace) -> int:
     """``xmodal embed``: audio files to vectors."""
-    from xmodal.cli.export import export
     from xmodal.data.manifests import read_corpus
+    from xmodal.export import export
 
-    if args.out.suffix != ".parquet":
-        raise ValueError(f"--out must name a file ending in .parquet, got {args.out}")
+    if args.out.suffix.lower() in (".csv", ".json", ".jsonl", ".npy", ".safetensors", ".tar") and not args.out.is_dir():
+        raise ValueError(f"--out must name a folder, or a file ending in .parquet, got {args.out}")
     corpus = read_corpus(args.source, audio_root=args.audio_root, tag_fields=args.tag_fields, missing="skip")
     tracks = corpus.tracks
-    embedder = load_embedder(args.model, args)
+    embedder = load_embedder(args.model, args, view=_view(args))
     try:
         with progress("embedding", len(tracks)) as advance:
             report = export(
-                embedder, tracks, args.out, windows=args.windows, set_aside=corpus.set_aside, advance=advance
+                embedder,
+                tracks,
+                args.out,
+                format=args.format,
+                dtype=args.dtype,
+                shard_rows=args.shard_rows,
+                set_aside=corpus.set_aside,
+                source=_source(args, embedder),
+                advance=advance,
             )
     except KeyboardInterrupt:
         sys.stderr.write("xmodal: what is finished is kept; the same command goes on from there\n")
@@ -40,10 +50,31 @@ def embed(args: Namespace) -> int:
         sys.stderr.write(f"xmodal: none of the {report.files} files could be embedded{aside}\n")
         return 1
     print_line(
-        f"{report.files - report.failed} of {report.files} files embedded{aside}\n"
+        f"{report.files - report.failed} of {report.files} files embedded{_taken_over(report)}{aside}\n"
         f"{report.rows} vectors of {embedder.dim} dimensions, space {embedder.space_id}, in {args.out}"
     )
     return 0
+
+
+def _view(args: Namespace) -> dict[str, Any]:
+    pooling = "windows" if args.windows else args.pooling
+    if args.windows and args.pooling not in (None, "windows"):
+        raise ValueError(f"--windows keeps every window, so nothing is pooled by {args.pooling}; choose one of the two")
+    said = {"pooling": pooling, "top_windows": args.top_windows, "hop_seconds": args.hop, "dim": args.dim}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _source(args: Namespace, embedder: Embedder) -> Source | None:
+    if args.ray is None:
+        return None
+    from xmodal.export.on_ray import on_ray
+
+    return on_ray(embedder, address=None if args.ray == "local" else args.ray, trust=args.trust)
+
+
+def _taken_over(report: Report) -> str:
+    there = report.files - report.embedded
+    return f" ({report.embedded} by this run, the rest was there already)" if there > report.failed else ""
 
 
 def index_build(args: Namespace) -> int:
@@ -98,7 +129,7 @@ def search(args: Namespace) -> int:
     if not (terms or args.like):
         raise ValueError('there is nothing to look for; say it in words ("slow piano"), with --audio FILE or --like ID')
     if terms:
-        embedder = load_embedder(_model_of(index, args), args)
+        embedder = load_embedder(_model_of(index, args), args, view=index.view)
         space_id = embedder.space_id
         query = query_vector(embedder, [*terms, *map(Term, like)])
     else:  # rows of the index need no model

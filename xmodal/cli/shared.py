@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -22,10 +24,11 @@ if TYPE_CHECKING:  # an index can be described without loading torch
     from xmodal.embedder import Embedder, FilesResult
 
 _REPORTED = 10
+_SAID_EVERY_SECONDS = 60.0  # where there is no bar: a log of a night's job stays readable
 
 
-def load_embedder(model: str, args: Namespace) -> Embedder:
-    """Load the model as the options say.
+def load_embedder(model: str, args: Namespace, *, view: Mapping[str, Any] | None = None) -> Embedder:
+    """Load the model as the options say, looked at as ``view`` says.
 
     Raises:
         ValueError: If the device is not there.
@@ -41,7 +44,9 @@ def load_embedder(model: str, args: Namespace) -> Embedder:
         except (RuntimeError, AssertionError) as error:  # both are how torch says that a device is not there
             reason = str(error).splitlines()[0]
             raise ValueError(f"--device {args.device} cannot be used here: {reason}") from error
-    return load(model, device=args.device, trust=args.trust, batch_size=args.batch_size, workers=args.workers)
+    return load(
+        model, device=args.device, trust=args.trust, view=view, batch_size=args.batch_size, workers=args.workers
+    )
 
 
 def embed_all(embedder: Embedder, files: Sequence[Path | Track]) -> FilesResult:
@@ -63,17 +68,42 @@ def _report(failures: Sequence[AudioError]) -> None:
 
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """Show a bar on the error stream, if that is a terminal; the function given out moves it on.
+    """Show how far, how fast and how long still on the error stream: a bar in a terminal, else a line a minute.
+
+    The function given out moves it on.
 
     Args:
         what: What is going on.
         total: How much there is to do; None if that is only known later, and is then the function's second argument.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
     console = _console(stderr=True)
+    begun: float | None = None
+    said = time.monotonic()
+    done = before = 0
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda count, total=total: bar.update(task, advance=count, total=total)
+        task = bar.add_task(what, total=total, rate="")
+
+        def advance(count: int, total: int | None = total) -> None:
+            nonlocal begun, before, done, said
+            done += count
+            now = time.monotonic()
+            if begun is None:  # what an earlier run did comes first and at once, and says nothing of the speed
+                begun, before = now, done
+            rate = (done - before) / max(now - begun, 1e-3)
+            bar.update(task, advance=count, total=total, rate=f"{rate:.1f}/s")
+            if not console.is_terminal and now - said >= _SAID_EVERY_SECONDS and total is not None:
+                left = timedelta(seconds=round((total - done) / max(rate, 1e-9)))
+                sys.stderr.write(f"xmodal: {what}: {done} of {total}, {rate:.1f} a second, {left} left\n")
+                said = now
+
+        yield advance
 
 
 def print_line(text: str) -> None:

@@ -13,6 +13,7 @@ kind is labelled in full. *Unknown*: all else, and an unknown tag is no negative
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -211,6 +212,31 @@ def tag_matrices(
     labels = torch.tensor([[answer is True for answer in row] for row in said], dtype=torch.bool).reshape(shape)
     valid = torch.tensor([[answer is not None for answer in row] for row in said], dtype=torch.bool).reshape(shape)
     return labels, valid
+
+
+def track_metadata(track: Track) -> dict[str, Any]:
+    """What an export and an index say about a track, so that a search can show it and filter by it.
+
+    Returns:
+        path, title, artist, album, licence, source, all tags under "tags" (in the form in which they are compared),
+        the tags of each kind under its name, everything in ``extra``, and the part of the file that it is; what is
+        unknown is left out. Where names meet, the first in this order counts.
+    """
+    known: dict[str, Any] = {
+        "path": readable_path(track.path),
+        **{name: getattr(track, name) for name in ("title", "artist", "album", "licence", "source")},
+        "tags": sorted(track.all_tags),
+    }
+    for name, value in (*((kind, list(names)) for kind, names in track.tags.items()), *track.extra.items()):
+        if name not in ("id", "vector"):  # the columns of an export itself
+            known.setdefault(name, value)
+    known |= {"start_seconds": track.start_seconds or None, "end_seconds": track.end_seconds}
+    return {name: value for name, value in known.items() if value is not None and value != []}
+
+
+def readable_path(path: str | os.PathLike[str]) -> str:
+    """A path as text. A file name need not be Unicode, a column of text must be: other bytes are escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def relevance_matrix(
