@@ -12,8 +12,8 @@ import torch
 
 from xmodal.audio import AUDIO_SUFFIXES, load
 from xmodal.audio.policy import cut
-from xmodal.embedder import FileWindows
 from xmodal.model import TwoTower
+from xmodal.view import pool
 
 
 def is_audio(item: Any) -> bool:
@@ -84,6 +84,7 @@ def embed_samples(model: TwoTower, clips: Sequence[np.ndarray], batch_size: int 
         mine = [place for place, (owner, _) in enumerate(pieces) if owner == row]
         windows = [pieces[place][1] for place in mine]
         weights = np.asarray([window.valid_samples / len(window.samples) for window in windows])
-        pooled.append(FileWindows(together[mine], tuple(window.start_seconds for window in windows), weights).pooled())
+        energies = np.asarray([np.dot(window.samples, window.samples) for window in windows])
+        pooled.append(pool(together[mine], weights, energies, model.pooling, model.top_windows))
     stacked = np.stack(pooled) if pooled else np.zeros((0, model.dim), np.float32)
     return torch.from_numpy(stacked).to(model.device)
