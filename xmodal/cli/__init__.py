@@ -263,6 +263,29 @@ def _add_data_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     take.add_argument("--checksums", action="store_true", help="hash archives and audio whose checksum is published")
     take.add_argument("--json", action="store_true", help="as JSON")
     take.set_defaults(module="data", run="take_in")
+    pack = actions.add_parser(
+        "pack",
+        parents=[common],
+        help="write a corpus to WebDataset shards",
+        description="Writes tar shards with a manifest.jsonl and a shards.json beside them. Run again, it goes on "
+        "where it was stopped, and keeps the shards that are still true.",
+    )
+    _add_source_options(pack)
+    pack.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of the shards")
+    pack.add_argument("--samples", type=_count, default=1000, help="tracks to a shard (default 1000)")
+    pack.add_argument("--shuffle", type=int, metavar="SEED", help="in an order shuffled by this seed, for streaming")
+    pack.set_defaults(module="data", run="pack")
+
+
+def _add_source_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "source", metavar="CORPUS", help="a manifest (csv, jsonl ...), a folder of audio, shards, a saved data set"
+    )
+    command.add_argument("--audio-root", type=Path, help="where the manifest's relative paths start")
+    command.add_argument("--tag-fields", type=_names, metavar="A,B", help="more columns that hold tags")
+    command.add_argument("--split-field", default="split", metavar="NAME", help="the column of the split, or of folds")
+    command.add_argument("--workers", type=_count, default=2, help="threads (default 2)")
+    command.add_argument("--json", action="store_true", help="as JSON")
 
 
 def _model_options() -> argparse.ArgumentParser:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import random
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -59,6 +61,44 @@ def take_in(args: Namespace) -> int:
         if args.out is not None:
             print_line(f"\n{len(report.corpus.tracks)} tracks in {args.out}")
     return 1 if report.findings else 0
+
+
+def pack(args: Namespace) -> int:
+    """``xmodal data pack``: a corpus to shards."""
+    from xmodal.data.manifests import read_corpus
+    from xmodal.data.pack import pack as write_shards
+
+    corpus = read_corpus(
+        args.source,
+        audio_root=args.audio_root,
+        tag_fields=args.tag_fields,
+        split_field=args.split_field,
+        missing="skip",
+    )
+    tracks = list(corpus.tracks)
+    if args.shuffle is not None:
+        random.Random(args.shuffle).shuffle(tracks)
+    try:
+        with progress("packing", len(tracks)) as advance:
+            report = write_shards(
+                tracks, args.out, samples_per_shard=args.samples, workers=args.workers, progress=advance
+            )
+    except KeyboardInterrupt:
+        sys.stderr.write("xmodal: what is finished is kept; the same command goes on from there\n")
+        raise
+    set_aside = [*corpus.set_aside, *report.set_aside]
+    if args.json:
+        facts = {"out": str(args.out), "tracks": report.tracks, "shards": report.shards, "bytes": report.bytes}
+        print_json({**facts, "kept": report.kept, "set_aside": [asdict(one) for one in set_aside]})
+    else:
+        kept = f", {report.kept} of them kept from before" if report.kept else ""
+        print_line(
+            f"{report.tracks} tracks in {report.shards} shards ({report.bytes / 1e6:.1f} MB){kept}, in {args.out}"
+        )
+        if set_aside:
+            print_line(f"{len(set_aside)} set aside:")
+            print_table([["track", "reason"], *((one.id, one.reason) for one in set_aside[:20])])
+    return 1 if set_aside else 0
 
 
 def _finding(finding: Any) -> Sequence[str]:

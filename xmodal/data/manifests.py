@@ -20,7 +20,7 @@ from xmodal.audio.stored import is_url
 from xmodal.data.corpus import Corpus, Missing, SetAside, check_missing, refuse_or_report
 from xmodal.data.huggingface import is_saved_dataset, read_saved_dataset
 from xmodal.data.rows import COLUMNS, find_columns, id_of, json_line, make_track, row_of
-from xmodal.data.shards import MANIFEST_NAME, find_shards, read_shards
+from xmodal.data.shards import MANIFEST_NAME, find_shards, packed_shards, read_shards
 from xmodal.data.splits import SPLIT_NAMES
 from xmodal.data.tables import Table, read_table
 from xmodal.data.tracks import Caption, Track
@@ -81,7 +81,9 @@ def read_corpus(
     if shards:
         packed = Path(source, MANIFEST_NAME)
         if packed.is_file():  # it tells what the shards hold, and spares reading them through
-            return read_corpus(packed, tag_fields=tag_fields, split_field=split_field, missing=missing)
+            corpus = read_corpus(packed, tag_fields=tag_fields, split_field=split_field, missing=missing)
+            _refuse_unlisted(packed, shards, corpus)
+            return corpus
         table, set_aside = read_shards(source, shards)
     elif is_saved_dataset(source):
         table = read_saved_dataset(Path(source))
@@ -208,6 +210,17 @@ def _tracks_of(
             named = id_of(str(row.cells[columns["path"]]))
             without.append(SetAside(track.id, named, f"audio files are not under {looked}", row.place))
     return tracks, without
+
+
+def _refuse_unlisted(manifest: Path, shards: Sequence[str], corpus: Corpus) -> None:
+    listed = {os.path.basename(getattr(track.data, "container", "")) for track in corpus.tracks}
+    listed |= {shard["name"] for shard in packed_shards(manifest.parent)}  # one may hold no track at all
+    unlisted = sorted(shard for shard in shards if os.path.basename(shard) not in listed)
+    if unlisted and not corpus.set_aside:
+        raise DataError(
+            f"{manifest} does not know {unlisted[0]}; delete the manifest to have the shards read through, or pack "
+            "the corpus again"
+        )
 
 
 def _is_there(track: Track, shard_is_there: dict[str, bool]) -> bool:

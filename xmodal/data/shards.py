@@ -29,6 +29,10 @@ from xmodal.errors import DataError
 MANIFEST_NAME = "manifest.jsonl"
 """The table of contents that ``xmodal data pack`` writes beside its shards."""
 
+INDEX_NAME = "shards.json"
+"""The counts, sizes and hashes of the shards, beside it."""
+
+PACK_FORMAT = 1
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _LARGEST_TEXT = 64_000_000
@@ -109,6 +113,24 @@ def read_shards(source: str | os.PathLike[str], shards: Sequence[str]) -> tuple[
         rows.append(Row(f"sample {sample.key} of {shard}", cells))
     names = tuple(dict.fromkeys(name for row in rows for name in row.cells))
     return Table(os.fspath(source), names, tuple(rows)), set_aside
+
+
+def packed_shards(folder: Path) -> list[dict[str, Any]]:
+    """What ``shards.json`` says of each shard of a folder; nothing if there is none.
+
+    Raises:
+        DataError: If it is damaged or of another version.
+    """
+    path = folder / INDEX_NAME
+    if not path.is_file():
+        return []
+    try:
+        index = json.loads(path.read_bytes())
+        if index["format"] != PACK_FORMAT:
+            raise ValueError(f"it has format {index['format']}, and this version reads {PACK_FORMAT}")
+        return [dict(entry, name=str(entry["name"]), bytes=int(entry["bytes"])) for entry in index["shards"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged or of another version ({error}); pack the corpus again") from error
 
 
 def _expanded(text: str) -> Iterator[str]:
