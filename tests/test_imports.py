@@ -21,6 +21,7 @@ LAYERS = [
     {"training", "importers"},
     {"embedder", "lanes"},
     {"search", "tagging", "evaluation", "interop", "export"},
+    {"late"},
     {"demo", "plots"},
     {"cli"},
 ]

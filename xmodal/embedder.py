@@ -26,7 +26,10 @@ from xmodal.errors import AudioError
 from xmodal.hub import fetch
 from xmodal.lanes import in_threads
 from xmodal.model import TwoTower
+from xmodal.text import FIELD_PROMPTS, names_fields, parse_fields, split_lines, write_fields
 from xmodal.view import Pooling, View, pool
+
+_LYRIC_LINES = 4
 
 
 @dataclass
@@ -131,6 +134,52 @@ class Embedder:
                 rows = order[first : first + self.batch_size]
                 vectors[rows] = self.model.embed_text([texts[row] for row in rows]).cpu().numpy()
         return vectors
+
+    def embed_queries(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors ``[texts, dim]`` of queries, which may name fields: ``lyrics: "…" tags: jazz, slow``.
+
+        The rule is that of :func:`xmodal.text.parse_fields`. A text tower that reads fields reads the query as it is.
+        For any other, each field is a text of its own in its prompt (:data:`xmodal.text.FIELD_PROMPTS`), lyrics are
+        the normalised mean of their groups of lines, and the query is the normalised sum of its fields' unit vectors.
+
+        Raises:
+            ValueError: As :meth:`embed_texts`; and if the fields of a query cancel one another.
+        """
+        if isinstance(texts, str):
+            raise ValueError("embed_queries takes a list of texts, got one string; wrap it in a list")
+        if self.model.text.reads_fields:
+            return self.embed_texts(texts)
+        vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
+        plain = [number for number, text in enumerate(texts) if not names_fields(text)]
+        vectors[plain] = self.embed_texts([texts[number] for number in plain])
+        for number in sorted(set(range(len(texts))) - set(plain)):
+            fields = [
+                self.embed_lyrics(value)[1] if field == "lyrics" else self.embed_texts([_prompted(field, value)])
+                for field, value in parse_fields(texts[number]).items()
+            ]
+            vectors[number] = _direction(
+                np.stack([_direction(vector, texts[number]) for vector in fields]), texts[number]
+            )
+        return vectors
+
+    def embed_lyrics(self, lyrics: str, *, lines: int | None = None) -> tuple[list[str], np.ndarray]:
+        """The groups of lines of a text of lyrics, and the unit vector ``[groups, dim]`` of each.
+
+        One vector for each group, and not one for all, is what late interaction needs (:mod:`xmodal.late`).
+
+        Args:
+            lyrics: Lines; an empty line ends a group.
+            lines: Lines to a group; None for those of the text tower, or 4 if it knows nothing of lyrics.
+
+        Raises:
+            ValueError: If there are no words, or ``lines`` is below 1.
+        """
+        known = getattr(self.model.text, "lines", _LYRIC_LINES)
+        groups = split_lines(lyrics, known if lines is None else lines)
+        named = self.model.text.reads_fields
+        return groups, self.embed_texts(
+            [write_fields({"lyrics": group}) if named else _prompted("lyrics", group) for group in groups]
+        )
 
     def embed_files(
         self,
@@ -344,6 +393,19 @@ def _name(file: str | Path | Track) -> str:
 
 def _metadata(file: str | Path | Track) -> dict[str, Any]:
     return track_metadata(file) if isinstance(file, Track) else {"path": readable_path(file)}
+
+
+def _prompted(field: str, value: str) -> str:
+    return FIELD_PROMPTS[field].replace("{}", value)
+
+
+def _direction(vectors: np.ndarray, text: str) -> np.ndarray:
+    """The normalised sum of unit vectors."""
+    total = vectors.sum(axis=0, dtype=np.float64)
+    length = float(np.linalg.norm(total))
+    if length < 1e-6:
+        raise ValueError(f"the fields of the query {text!r} cancel one another; leave one out")
+    return np.asarray(total / length, dtype=np.float32)
 
 
 def _best_device() -> torch.device:

@@ -286,7 +286,9 @@ class TwoTower(nn.Module, Configurable):
             save_file(weights, aside / WEIGHTS_FILE, metadata={"format": "pt", "space_id": space_id})
             config = self.config
             for side, arguments in assets.items():
-                config["init_args"][side]["init_args"].update(arguments)
+                for name, value in arguments.items():
+                    place, last = _argument(config["init_args"][side], name)
+                    place[last] = value
             description = {
                 "format_version": FORMAT_VERSION,
                 "xmodal_version": __version__,
@@ -320,18 +322,9 @@ class TwoTower(nn.Module, Configurable):
         folder = Path(folder)
         description = read_description(folder)
         config = description["model"]
-        for side, key in (("text", "assets"), ("audio", "audio_assets")):
-            arguments = config["init_args"][side]["init_args"]
-            for name in description.get(key, []):
-                asset = (folder / arguments[name]).resolve()
-                if not asset.is_relative_to(folder.resolve()):
-                    raise ModelError(
-                        f"{folder / CONFIG_FILE}: the asset {arguments[name]!r} lies outside the model folder"
-                    )
-                arguments[name] = str(asset)
-        model = instantiate(config, trust=trust)
+        model = build_described(folder, description, trust=trust)
         if not isinstance(model, cls):
-            raise ModelError(f"{folder / CONFIG_FILE} describes {config['class_path']}, which is not a TwoTower")
+            raise ModelError(f"{folder / CONFIG_FILE} describes {config['class_path']}, which is not a {cls.__name__}")
         try:
             weights = load_file(folder / WEIGHTS_FILE)
         except (OSError, SafetensorError) as error:
@@ -412,6 +405,35 @@ class TwoTower(nn.Module, Configurable):
         with tempfile.TemporaryDirectory() as folder:
             self.save(folder, card=card)
             return push(folder, repo_id, private=private, revision=revision, message=message, token=token)
+
+
+def build_described(folder: str | Path, description: dict[str, Any], *, trust: bool = False) -> TwoTower:
+    """Make the model that :func:`read_description` describes, with the assets in its folder and fresh weights.
+
+    Raises:
+        ModelError: If the config names what it may not, or makes no :class:`TwoTower`.
+    """
+    folder, config = Path(folder), copy.deepcopy(description["model"])
+    for side, key in (("text", "assets"), ("audio", "audio_assets")):
+        for name in description.get(key, []):
+            place, last = _argument(config["init_args"][side], name)
+            asset = (folder / place[last]).resolve()
+            if not asset.is_relative_to(folder.resolve()):
+                raise ModelError(f"{folder / CONFIG_FILE}: the asset {place[last]!r} lies outside the model folder")
+            place[last] = str(asset)
+    model = instantiate(config, trust=trust)
+    if not isinstance(model, TwoTower):
+        raise ModelError(f"{folder / CONFIG_FILE} describes {config['class_path']}, which is not a TwoTower")
+    return model
+
+
+def _argument(config: dict[str, Any], dotted: str) -> tuple[dict[str, Any], str]:
+    """Where a constructor argument stands in a config: "text.model" is that of a tower inside of a tower."""
+    *inside, last = dotted.split(".")
+    arguments: dict[str, Any] = config["init_args"]
+    for name in inside:
+        arguments = arguments[name]["init_args"]
+    return arguments, last
 
 
 def read_description(folder: str | Path) -> dict[str, Any]:

@@ -49,7 +49,8 @@ class Term:
     """A part of a query.
 
     Attributes:
-        what: Words (``str``), an audio file (``Path``) or a unit vector ``[dim]`` of the same space.
+        what: Words (``str``), which may name fields (:func:`xmodal.text.parse_fields`), an audio file (``Path``) or a
+            unit vector ``[dim]`` of the same space.
         weight: How much it counts; below 0: less like this.
     """
 
@@ -89,7 +90,7 @@ def query_vector(embedder: Embedder, terms: Sequence[Term]) -> Float32[np.ndarra
         raise ValueError("a query needs at least one term of positive weight; say also what to look for")
     texts = [term.what for term in terms if isinstance(term.what, str)]
     files = [term.what for term in terms if isinstance(term.what, Path)]
-    of_texts = iter(embedder.embed_texts(texts) if texts else ())
+    of_texts = iter(embedder.embed_queries(texts) if texts else ())
     of_files = iter(_file_vectors(embedder, files) if files else ())
     vectors = [
         next(of_texts) if isinstance(term.what, str) else next(of_files) if isinstance(term.what, Path) else term.what

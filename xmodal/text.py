@@ -29,6 +29,23 @@ PROMPTS: Mapping[str, tuple[str, ...]] = {
 ANY_PROMPTS: tuple[str, ...] = ("{}", "the sound of {}", "a recording of {}", "audio with {}")
 """Prompt templates for tags of any other kind."""
 
+FIELDS: tuple[str, ...] = ("caption", "tags", "lyrics", "title", "artist", "album")
+"""The fields that a text may name, in the order in which :func:`write_fields` writes them."""
+
+FIELD_PROMPTS: Mapping[str, str] = {
+    "caption": "{}",
+    "tags": "{}",
+    "lyrics": "{}",
+    "title": "a piece called {}",
+    "artist": "music by {}",
+    "album": "from the album {}",
+}
+"""What stands around the text of a field before a tower reads it."""
+
+_FIELD_NAME = re.compile(rf"(?<!\S)({'|'.join(FIELDS)}):(?=\s|\"|$)", re.IGNORECASE)
+_QUOTED = re.compile(r'\s*"((?:[^"\\]|\\.)*)"', re.DOTALL)
+
+
 _KIND_OF = {
     "instruments": "instrument",
     "vocal": "vocals",
@@ -166,6 +183,90 @@ def captions_from_tags(
         tag_text = _tag_text(kept[:max_tags], rng, templates)
         drawn.setdefault(words_key(tag_text.text), tag_text)
     return list(drawn.values())
+
+
+def names_fields(text: str) -> bool:
+    """Whether a text names at least one field, as :func:`parse_fields` reads it."""
+    return _next_field(text, 0) is not None
+
+
+def parse_fields(text: str) -> dict[str, str]:
+    r"""Read a text that may name fields: ``lyrics: "…" tags: jazz, slow``.
+
+    The rule: a field is its name (:data:`FIELDS`, in any letter case) at the start of the text or after white space,
+    a colon, and white space or a double quote. Its value is what stands in double quotes right after it, where ``\"``
+    is a quote and ``\\`` a backslash, or everything up to the next field outside of quotes or the end. Words that
+    belong to no field are the caption. A field that is named twice has both values: tags with a comma between them,
+    others on lines of their own. A field without words is left out.
+
+    Args:
+        text: Words with or without fields.
+
+    Returns:
+        Values by field, in the order in which the text names them; ``{"caption": text}`` if it names none.
+    """
+    found: dict[str, list[str]] = {}
+
+    def keep(field: str, value: str) -> None:
+        if value.strip():
+            found.setdefault(field, []).append(value.strip())
+
+    place, field = 0, "caption"
+    while True:
+        named = _next_field(text, place)
+        keep(field, text[place : len(text) if named is None else named.start()])
+        if named is None:
+            break
+        field, place = named[1].lower(), named.end()
+        quoted = _QUOTED.match(text, place)
+        if quoted:
+            keep(field, re.sub(r"\\(.)", r"\1", quoted[1], flags=re.DOTALL))
+            field, place = "caption", quoted.end()
+    if not found:  # names and colons alone: then they are the words
+        return {"caption": text.strip()}
+    return {field: (", " if field == "tags" else "\n").join(values) for field, values in found.items()}
+
+
+def write_fields(fields: Mapping[str, str]) -> str:
+    """The text that :func:`parse_fields` reads as these fields; a caption alone is written as it is, if it can be.
+
+    Raises:
+        ValueError: If a field is unknown or there is no value with words.
+    """
+    unknown = sorted(set(fields) - set(FIELDS))
+    if unknown:
+        raise ValueError(f"there is no field {unknown[0]!r}; the fields are: {', '.join(FIELDS)}")
+    values = {field: fields[field].strip() for field in FIELDS if fields.get(field, "").strip()}
+    if not values:
+        raise ValueError(f"at least one field needs words, got {dict(fields)!r}")
+    if list(values) == ["caption"] and not names_fields(values["caption"]):
+        return values["caption"]
+    escaped = {field: value.replace("\\", "\\\\").replace('"', '\\"') for field, value in values.items()}
+    return " ".join(f'{field}: "{value}"' for field, value in escaped.items())
+
+
+def split_lines(lyrics: str, lines: int) -> list[str]:
+    """Groups of ``lines`` lines that hold words; an empty line, which ends a verse, ends a group as well.
+
+    Raises:
+        ValueError: If ``lines`` is below 1 or there are no words.
+    """
+    if lines < 1:
+        raise ValueError(f"lines must be at least 1, got {lines}")
+    groups: list[list[str]] = [[]]
+    for line in lyrics.splitlines():
+        if not line.strip() or len(groups[-1]) == lines:
+            groups.append([])
+        if line.strip():
+            groups[-1].append(line.strip())
+    found = ["\n".join(group) for group in groups if group]
+    if not found:
+        raise ValueError(f"lyrics need words, got {lyrics!r}")
+    return found
+
+
+def _next_field(text: str, start: int) -> re.Match[str] | None:
+    return _FIELD_NAME.search(text, start)
 
 
 def _tag_text(tags: Sequence[tuple[str, str]], rng: random.Random, templates: Mapping[str, Sequence[str]]) -> TagText:

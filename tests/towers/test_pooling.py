@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xmodal.configurable import instantiate
-from xmodal.towers import AttentionPool, AutoPool, MaxPool, MeanMaxPool, MeanPool
+from xmodal.towers import AttentionPool, AutoPool, MaxPool, MeanMaxPool, MeanPool, SegmentPool
 
 CHANNELS = 5
 POOLINGS = {
@@ -120,3 +120,24 @@ def test_a_pooling_is_made_again_from_its_config(name):
 def test_attention_needs_a_hidden_unit():
     with pytest.raises(ValueError, match="hidden must be at least 1, got 0"):
         AttentionPool(hidden=0)
+
+
+@torch.no_grad()
+def test_segments_are_averaged_apart_and_the_order_is_heard():
+    pool = SegmentPool(2)
+    pool.prepare(3)
+    frames = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(2, 8, dtype=torch.bool)
+    mask[1, 5:] = False  # five frames: the middle one counts in both halves
+    halves = [
+        (frames[0, :, :4].mean(dim=1), frames[0, :, 4:].mean(dim=1)),
+        (frames[1, :, :3].mean(dim=1), frames[1, :, 2:5].mean(dim=1)),
+    ]
+    expected = torch.stack([pool.mix(torch.stack(each, dim=1).flatten()) for each in halves])
+    torch.testing.assert_close(pool(frames, mask), expected)
+    assert not torch.allclose(pool(frames.flip(2), None), pool(frames, None), atol=1e-3)
+    one = torch.zeros(1, 8, dtype=torch.bool)
+    one[0, 0] = True  # fewer frames than segments
+    torch.testing.assert_close(pool(frames[:1], one), pool.mix(frames[0, :, :1].expand(3, 2).flatten())[None])
+    with pytest.raises(ValueError, match="segments must be at least 1, got 0"):
+        SegmentPool(0)

@@ -19,15 +19,18 @@ from xmodal.towers import (
     AttentionPool,
     AudioTower,
     AutoPool,
+    CharNgramTower,
     ClapAudioTower,
     ClapTextTower,
     Cnn10,
     Fcn,
+    FieldsTower,
     HarmonicCnn,
     HashedBagOfWordsTower,
     MeanPool,
     MobileCnn,
     Musicnn,
+    SegmentPool,
     SentenceTransformerTower,
     ShortChunkCnn,
     ShortChunkResNet,
@@ -44,6 +47,9 @@ AUDIO_TOWERS = {
         **FRONT, width=0.125, feature_dim=24, pooling=AttentionPool(hidden=8), **more
     ),
     "MobileCnn-auto": lambda **more: MobileCnn(**FRONT, width=0.125, feature_dim=24, pooling=AutoPool(), **more),
+    "MobileCnn-segments": lambda **more: MobileCnn(
+        **FRONT, width=0.125, feature_dim=24, pooling=SegmentPool(3), **more
+    ),
     "ShortChunkResNet": lambda **more: ShortChunkResNet(**FRONT, channels=8, **more),
     "ShortChunkResNet-mean": lambda **more: ShortChunkResNet(**FRONT, channels=8, pooling=MeanPool(), **more),
     "Cnn10": lambda **more: Cnn10(**FRONT, f_max=4000.0, **more),
@@ -68,6 +74,16 @@ TEXT_TOWERS = {
     "clap": lambda _: ClapTextTower(published("clap"), max_tokens=16, chunk_overlap=4),
     "clap-trainable": lambda _: ClapTextTower(published("clap"), trainable=True, max_tokens=16, chunk_overlap=0),
     "bag": lambda _: HashedBagOfWordsTower(buckets=500, embed_dim=16, feature_dim=12),
+    "char-ngrams": lambda _: CharNgramTower(buckets=500, embed_dim=16, feature_dim=12, positions=2),
+    "fields": lambda _: FieldsTower(
+        HashedBagOfWordsTower(buckets=500, embed_dim=16, feature_dim=12),
+        heads=True,
+        lyrics_pooling="attention",
+        lines=2,
+    ),
+    "fields-frozen": lambda folder: FieldsTower(
+        SentenceTransformerTower(str(folder), max_tokens=16, chunk_overlap=4), learn_weights=True, lines=2
+    ),
     "bag-words": lambda _: HashedBagOfWordsTower(buckets=500, embed_dim=16, feature_dim=12, pairs=False),
     "frozen": lambda folder: SentenceTransformerTower(str(folder), max_tokens=16, chunk_overlap=4),
     "trainable": lambda folder: SentenceTransformerTower(str(folder), trainable=True, max_tokens=16, chunk_overlap=0),
@@ -78,6 +94,7 @@ TEXT_TOWERS = {
 }
 LYRIC = " ".join(f"w{number * 7 % 200}" for number in range(1999))
 TEXTS = ["w1 w2 w3", "W9!", " ".join(f"w{number}" for number in range(40)), "not in the vocabulary", LYRIC]
+TEXTS.append('w9 lyrics: "w1 w2\nw3 w4\nw5" tags: w6, w7 title: "w8" artist: w10 w11 album: "w12"')
 
 
 def sounds(clips, seconds):
@@ -309,7 +326,7 @@ def test_no_text_and_a_bare_string_are_refused(text_tower):
 
 def test_gradients_reach_every_weight_of_a_text_tower_that_is_not_frozen(text_tower):
     text_tower.train()
-    vectors = text_tower(TEXTS[:4])
+    vectors = text_tower(TEXTS[:4] + TEXTS[5:])
     trained = {name: weight for name, weight in text_tower.named_parameters() if weight.requires_grad}
     if text_tower.frozen:
         assert not any(name.startswith(text_tower.asset_prefixes) for name in trained)
@@ -349,7 +366,11 @@ def test_a_text_tower_is_made_again_from_its_config_its_assets_and_its_weights(t
     config = json.loads(json.dumps(text_tower.config))
     for name, value in assets.items():
         assert not value.startswith("/")
-        config["init_args"][name] = str(tmp_path / value)
+        *inside, last = name.split(".")  # "text.model" is an argument of a tower inside of the tower
+        place = config["init_args"]
+        for each in inside:
+            place = place[each]["init_args"]
+        place[last] = str(tmp_path / value)
     again = instantiate(config).eval()
     report = again.load_state_dict(kept, strict=False)
     assert not report.unexpected_keys

@@ -114,6 +114,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ADDRESS",
         help="embed on a Ray cluster ('auto', 'ray://host:10001'); without an address on one started here",
     )
+    embed.add_argument(
+        "--lyrics", action="store_true", help="not the audio but the lyrics: a vector for each group of lines"
+    )
+    embed.add_argument("--lines", type=_count, metavar="N", help="lines of lyrics to a group (default: the model's)")
     embed.set_defaults(module="catalogue", run="embed")
 
     index = commands.add_parser("index", help="make or describe a searchable index")
@@ -142,7 +146,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Everything that is asked for is one query: its vector is the sum of the unit vectors of all "
         "words, files and ids, less those of --minus times their weight, brought back to length 1.",
     )
-    search.add_argument("words", nargs="*", metavar="WORDS", help='what to look for, e.g. "slow sad piano"')
+    search.add_argument(
+        "words",
+        nargs="*",
+        metavar="WORDS",
+        help='what to look for: "slow sad piano", or by field: lyrics: "by the sea" tags: jazz, calm',
+    )
     search.add_argument("--index", type=Path, required=True, metavar="DIR", help="the index folder")
     search.add_argument("--audio", type=Path, action="append", default=[], metavar="FILE", help="more like this file")
     search.add_argument("--like", action="append", default=[], metavar="ID", help="more like this row of the index")
@@ -156,6 +165,14 @@ def _parser() -> argparse.ArgumentParser:
         help='only tracks whose metadata fulfil it: "genre=rock", "tag=piano|organ", "year=1990..1999", "duration<300"',
     )
     search.add_argument("-k", type=_count, default=10, help="number of hits (default 10)")
+    search.add_argument(
+        "--late",
+        action="store_true",
+        help="each group of lines of WORDS finds its own best row of a track, and the track has the mean (MaxSim)",
+    )
+    search.add_argument(
+        "--lines", type=_count, metavar="N", help="with --late: lines to a group (default: the model's)"
+    )
     search.add_argument("--all-windows", action="store_true", help="list every window of a track, not only its best")
     search.add_argument("--model", help="the model folder (default: the one that made the index)")
     search.add_argument("--json", action="store_true", help="as JSON")

@@ -26,6 +26,10 @@ def embed(args: Namespace) -> int:
 
     if args.out.suffix.lower() in (".csv", ".json", ".jsonl", ".npy", ".safetensors", ".tar") and not args.out.is_dir():
         raise ValueError(f"--out must name a folder, or a file ending in .parquet, got {args.out}")
+    if args.lyrics:
+        from xmodal.cli.lyrics import embed_lyrics
+
+        return embed_lyrics(args, view=_view(args))
     corpus = read_corpus(args.source, audio_root=args.audio_root, tag_fields=args.tag_fields, missing="skip")
     tracks = corpus.tracks
     embedder = load_embedder(args.model, args, view=_view(args))
@@ -123,6 +127,8 @@ def search(args: Namespace) -> int:
     from xmodal.search import search as search_index
 
     index = load_index(args.index)
+    if args.late:
+        return _search_late(index, args)
     like = index.vectors(index.rows_of(args.like))
     terms = [Term(words) for words in args.words] + [Term(path) for path in args.audio]
     terms += [Term(words, -args.minus_weight) for words in args.minus]
@@ -137,11 +143,33 @@ def search(args: Namespace) -> int:
         query = combine(like, [1.0] * len(like))
     one_per = None if args.all_windows else "track"
     hits = search_index(index, query[None], args.k, space_id=space_id, one_per=one_per, where=args.where)[0]
+    _show_hits(hits, space_id, args)
+    return 0
+
+
+def _search_late(index: Index, args: Namespace) -> int:
+    """A track is scored by each group of lines of the query against its own best row."""
+    from xmodal.late import late_search
+    from xmodal.text import parse_fields
+
+    if len(args.words) != 1 or args.audio or args.like or args.minus or args.where:
+        raise ValueError("--late takes one query of lines, and no --audio, --like, --minus or --where beside it")
+    fields = parse_fields(args.words[0])
+    if len(fields) > 1 or not fields.keys() & {"lyrics", "caption"}:
+        raise ValueError(
+            f"--late looks for lyrics alone, and the query names {', '.join(fields)}; leave the others out"
+        )
+    embedder = load_embedder(_model_of(index, args), args)
+    _, parts = embedder.embed_lyrics("\n".join(fields.values()), lines=args.lines)
+    _show_hits(late_search(index, parts, args.k, space_id=embedder.space_id), embedder.space_id, args)
+    return 0
+
+
+def _show_hits(hits: Sequence[Hit], space_id: str, args: Namespace) -> None:
     if args.json:
         print_json({"space_id": space_id, "hits": [asdict(hit) for hit in hits]})
     else:
         print_table([["#", "score", "track", "moment", "tags"], *map(_hit_row, hits)])
-    return 0
 
 
 def _model_of(index: Index, args: Namespace) -> str:

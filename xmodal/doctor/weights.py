@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,7 +16,7 @@ from xmodal.configurable import instantiate
 from xmodal.doctor.findings import Finding, judge, not_judged
 from xmodal.errors import ModelError
 from xmodal.losses.numerics import MAX_LOG_SCALE
-from xmodal.model import WEIGHTS_FILE, TwoTower, read_description
+from xmodal.model import WEIGHTS_FILE, TwoTower, build_described, read_description
 
 PARTS = ("audio", "text", "audio_projection", "text_projection")
 _NAMED = 5
@@ -34,13 +33,13 @@ def examine_file(folder: str | Path, *, trust: bool = False) -> Finding:
         ModelError: If the folder has no readable config or weights.
     """
     folder = Path(folder)
-    expected = _built(folder, trust)
+    expected = build_described(folder, read_description(folder), trust=trust)
     try:
         with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{folder / WEIGHTS_FILE} cannot be read ({error}); copy the model folder again") from error
-    assets = tuple(f"text.{prefix}" for prefix in expected.text.asset_prefixes)
+    assets = _in_assets(expected)
     shapes = {
         name: tuple(tensor.shape)
         for name, tensor in expected.state_dict().items()
@@ -70,7 +69,7 @@ def examine_weights(model: TwoTower) -> list[Finding]:
         fresh = _fresh(model)
         torch.manual_seed(1)
         other = _fresh(model)
-    skipped = tuple(f"text.{prefix}" for prefix in model.text.asset_prefixes)
+    skipped = _in_assets(model)
     for part in PARTS:
         names = [
             name
@@ -149,13 +148,7 @@ def _fresh(model: TwoTower) -> TwoTower:
     return made
 
 
-def _built(folder: Path, trust: bool) -> TwoTower:
-    description: dict[str, Any] = read_description(folder)
-    config = description["model"]
-    arguments = config["init_args"]["text"]["init_args"]
-    for name in description.get("assets", []):
-        arguments[name] = str((folder / arguments[name]).resolve())
-    model = instantiate(config, trust=trust)
-    if not isinstance(model, TwoTower):
-        raise ModelError(f"{folder} describes {config['class_path']}, which is not a TwoTower")
-    return model
+def _in_assets(model: TwoTower) -> tuple[str, ...]:
+    """Prefixes of what towers bring of their own: pretrained, and in folders beside the weights."""
+    sides = (("audio", model.audio.asset_prefixes), ("text", model.text.asset_prefixes))
+    return tuple(f"{side}.{prefix}" for side, prefixes in sides for prefix in prefixes)

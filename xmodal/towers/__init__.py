@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from xmodal.towers.bag_of_words import HashedBagOfWordsTower
     from xmodal.towers.base import AudioTower, TextBatch, TextTower
+    from xmodal.towers.char_ngrams import CharNgramTower
     from xmodal.towers.clap import ClapAudioTower, ClapTextTower
+    from xmodal.towers.fields import FieldsTower
     from xmodal.towers.mel import LogMel
     from xmodal.towers.mobile_cnn import MobileCnn
     from xmodal.towers.panns import Cnn10, Cnn14
-    from xmodal.towers.pooling import AttentionPool, AutoPool, MaxPool, MeanMaxPool, MeanPool, TimePool
+    from xmodal.towers.pooling import AttentionPool, AutoPool, MaxPool, MeanMaxPool, MeanPool, SegmentPool, TimePool
     from xmodal.towers.sentence_transformer import SentenceTransformerTower
     from xmodal.towers.short_chunk import ShortChunkResNet
     from xmodal.towers.spec_augment import SpecAugment
@@ -29,11 +31,13 @@ _HOMES = {
     "AttentionPool": "pooling",
     "AudioTower": "base",
     "AutoPool": "pooling",
+    "CharNgramTower": "char_ngrams",
     "ClapAudioTower": "clap",
     "ClapTextTower": "clap",
     "Cnn10": "panns",
     "Cnn14": "panns",
     "Fcn": "tagging_cnns",
+    "FieldsTower": "fields",
     "HarmonicCnn": "tagging_cnns",
     "HashedBagOfWordsTower": "bag_of_words",
     "LogMel": "mel",
@@ -42,6 +46,7 @@ _HOMES = {
     "MeanPool": "pooling",
     "MobileCnn": "mobile_cnn",
     "Musicnn": "tagging_cnns",
+    "SegmentPool": "pooling",
     "SentenceTransformerTower": "sentence_transformer",
     "ShortChunkCnn": "tagging_cnns",
     "ShortChunkResNet": "short_chunk",
@@ -56,11 +61,13 @@ __all__ = [
     "AttentionPool",
     "AudioTower",
     "AutoPool",
+    "CharNgramTower",
     "ClapAudioTower",
     "ClapTextTower",
     "Cnn10",
     "Cnn14",
     "Fcn",
+    "FieldsTower",
     "HarmonicCnn",
     "HashedBagOfWordsTower",
     "LogMel",
@@ -69,6 +76,7 @@ __all__ = [
     "MeanPool",
     "MobileCnn",
     "Musicnn",
+    "SegmentPool",
     "SentenceTransformerTower",
     "ShortChunkCnn",
     "ShortChunkResNet",

@@ -121,10 +121,13 @@ class TextTower(nn.Module, Configurable, ABC):
         max_tokens: Tokens that one chunk holds; longer texts become several chunks.
         frozen: What :meth:`read` gives depends on the text alone and never changes in training, so it may be cached.
         asset_prefixes: Prefixes of the state dict whose tensors :meth:`save_assets` writes.
+        reads_fields: Texts that name fields (:func:`xmodal.text.parse_fields`) are read field by field; other towers
+            read the names as words.
     """
 
     feature_dim: int
     max_tokens: int
+    reads_fields: bool = False
     frozen: bool = False
     asset_prefixes: tuple[str, ...] = ()
 

@@ -141,3 +141,41 @@ class AutoPool(TimePool):
         frames = frames.masked_fill(~mask, 0.0)
         weights = (self.alpha[:, None] * frames).masked_fill(~mask, -torch.inf).softmax(dim=2)
         return (frames * weights).sum(dim=2)
+
+
+class SegmentPool(TimePool):
+    """Averages over equal parts of the clip, one behind the other, and a linear map of all of them together.
+
+    Other poolings forget what came first; with this one a vector can tell "one two" from "two one". A part of a clip
+    that has fewer frames than parts takes the frame that lies there.
+
+    Args:
+        segments: Number of parts.
+    """
+
+    def __init__(self, segments: int = 4) -> None:
+        super().__init__()
+        if segments < 1:
+            raise ValueError(f"segments must be at least 1, got {segments}")
+        self.segments = segments
+
+    def prepare(self, channels: int) -> None:
+        """Make the map from this many channels in each part to as many in the vector."""
+        super().prepare(channels)
+        self.mix = nn.Linear(self.segments * channels, channels)
+
+    def pool(
+        self, frames: Float[Tensor, "clips channels frames"], mask: Bool[Tensor, "clips 1 frames"]
+    ) -> Float[Tensor, "clips channels"]:
+        """Average the valid frames of each part and mix the averages."""
+        # The valid frames of a clip come first; each counts in the part that its middle lies in.
+        place = mask.cumsum(dim=2) - 1  # [clips, 1, frames]
+        count = mask.sum(dim=2, keepdim=True)
+        edges = torch.arange(self.segments + 1, device=frames.device) / self.segments
+        first = (edges[:-1] * count).floor()  # [clips, 1, segments]
+        last = torch.maximum((edges[1:] * count).ceil(), first + 1)
+        inside = (place[:, 0, :, None] >= first) & (place[:, 0, :, None] < last) & mask[:, 0, :, None]
+        weight = inside / inside.sum(dim=1, keepdim=True)  # [clips, frames, segments]
+        means = frames.masked_fill(~mask, 0.0) @ weight.to(frames.dtype)
+        mixed: Tensor = self.mix(means.flatten(1))
+        return mixed
