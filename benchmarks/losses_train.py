@@ -19,14 +19,16 @@ trains, what a step of it costs and what to expect before tuning; not which obje
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import json
-import platform
-import resource
+import multiprocessing
+import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,8 @@ PARTNERS: dict[str, dict[str, Any]] = {
     "OnlineSoftMiner": {"class_path": "xmodal.losses.ContrastiveLoss", "init_args": {"margin": 1.2}},
 }
 INFONCE = {"class_path": "xmodal.losses.InfoNCELoss"}
+SMALLER = {"hop": 960, "width": 0.5}
+SMALLER_BATCH = {"batch_size": 64, "evaluation_batch_size": 128, "training_captions": 1, "tag_prompts": 32}
 
 
 def objectives() -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
@@ -82,17 +86,88 @@ def combined(losses: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
 
 
 class StepClock(pl.Callback):
-    """Seconds of each training step: forward, backward and update, without the loader."""
+    """Processor seconds of each training step: forward, backward and update, without the loader."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
         self._begun = 0.0
 
     def on_train_batch_start(self, *_: Any) -> None:
-        self._begun = time.perf_counter()
+        self._begun = time.process_time()
 
     def on_train_batch_end(self, *_: Any) -> None:
-        self.seconds.append(time.perf_counter() - self._begun)
+        self.seconds.append(time.process_time() - self._begun)
+
+
+class SharedReadings(pl.Callback):
+    """Hands the texts that were read once to a module that would read them again."""
+
+    def on_fit_start(self, _trainer: pl.Trainer, pl_module: Any) -> None:
+        pl_module._readings |= SHARED.readings
+
+
+@dataclass
+class Shared:
+    """What every run needs and none changes; made once, and inherited by the processes that train."""
+
+    windows: dict[str, Any] = field(default_factory=dict)
+    readings: dict[str, Any] = field(default_factory=dict)
+
+
+SHARED = Shared()
+
+
+def warm_up(manifest: str) -> None:
+    """Load the encoder, every window's log-mel and what the encoder says of every text that may be drawn."""
+    import torch
+
+    torch.set_num_threads(1)  # before the first parallel loop: processes are forked from here
+    from xmodal.data.module import AudioTextData
+    from xmodal.model import TwoTower
+    from xmodal.text import tag_prompts
+    from xmodal.towers import MobileCnn, SentenceTransformerTower, sentence_transformer
+
+    sentence_transformer._load = functools.cache(sentence_transformer._load)
+    settings = objective_config(INFONCE, 0, manifest, 1)["model"]
+    audio = MobileCnn(**{k: v for k, v in settings["audio"]["init_args"].items() if k != "augment"})
+    text = SentenceTransformerTower(**settings["text"]["init_args"])
+    network = TwoTower(audio, text, settings["dim"], window_seconds=settings["window_seconds"])
+    data = AudioTextData(manifest, workers=0)
+    for split, tracks in data.read().items():
+        SHARED.windows[split] = data._windows(split, tracks, audio, network.windows)
+    AudioTextData._windows = lambda _self, split, *_: SHARED.windows[split]
+    tracks = [track for of_split in data.read().values() for track in of_split]
+    words = {caption.text for track in tracks for caption in track.captions}
+    words |= {p for track in tracks for kind, tags in track.tags.items() for t in tags for p in tag_prompts(t, kind)}
+    unread = sorted(words, key=len)
+    for first in range(0, len(unread), 128):
+        chunk = unread[first : first + 128]
+        read = text.read(text.tokenize(chunk), half=True)
+        SHARED.readings |= {each: reading.half() for each, reading in zip(chunk, read, strict=True)}
+
+
+def objective_config(loss: dict[str, Any], seed: int, manifest: str, steps: int) -> dict[str, Any]:
+    """The lines over ``configs/base.yaml``: those of ``configs/demo.yaml``, smaller, with the objective."""
+    import yaml
+
+    from xmodal.training import config_folder
+
+    config = yaml.safe_load((config_folder() / "demo.yaml").read_text(encoding="utf-8"))
+    config["model"]["audio"]["init_args"] |= SMALLER
+    config["model"]["loss"] = loss  # in its place: arguments of the loss that stood there must not stay
+    config["data"] |= {"manifest": manifest, "seed": seed, "workers": 0, "cache": "memory"} | SMALLER_BATCH
+    config["seed_everything"] = seed
+    config["trainer"] |= {
+        "max_steps": steps,
+        "max_epochs": -1,
+        "limit_val_batches": 0,
+        "logger": False,
+        "callbacks": [{"class_path": "losses_train.StepClock"}, {"class_path": "losses_train.SharedReadings"}],
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return config
 
 
 def train(loss: dict[str, Any], seed: int, manifest: str, steps: int) -> dict[str, Any]:
@@ -100,44 +175,58 @@ def train(loss: dict[str, Any], seed: int, manifest: str, steps: int) -> dict[st
 
     from xmodal.training import config_folder, run
 
-    config = yaml.safe_load((config_folder() / "demo.yaml").read_text(encoding="utf-8"))
-    config["model"]["loss"] = loss  # in its place: arguments of the loss that stood there must not stay
-    config["data"] |= {"manifest": manifest, "seed": seed, "workers": 0}
-    config["seed_everything"] = seed
+    config = objective_config(loss, seed, manifest, steps)
+    forget_peak()
+    before = resident_megabytes()
     with tempfile.TemporaryDirectory() as folder:
-        config["trainer"] |= {
-            "max_steps": steps,
-            "max_epochs": -1,
-            "limit_val_batches": 0,
-            "logger": False,
-            "callbacks": [{"class_path": "losses_train.StepClock"}],
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "default_root_dir": folder,
-        }
+        config["trainer"]["default_root_dir"] = folder
         path = Path(folder) / "objective.yaml"
         path.write_text(yaml.safe_dump(config), encoding="utf-8")
         cli = run(["fit", "--config", str(config_folder() / "base.yaml"), "--config", str(path)])
-        clock = next(each for each in cli.trainer.callbacks if type(each).__name__ == "StepClock")
+        clock = next(each for each in cli.trainer.callbacks if isinstance(each, StepClock))
+        peak = resident_megabytes() - before
         figures = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)[0]
-    unit = 1 if platform.system() == "Darwin" else 1024
     return {
         "figures": {name: figures[key] for name, key in FIGURES.items()},
         "held_out": len(cli.datamodule.read()["test"]),
         "seconds_a_step": statistics.median(clock.seconds[1:] or clock.seconds),
-        "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6,
+        "peak_megabytes": peak,
     }
 
 
 def train_apart(name: str, loss: dict[str, Any], seed: int, manifest: Path, steps: int) -> dict[str, Any]:
-    case = json.dumps([loss, seed, str(manifest), steps])
-    done = subprocess.run([sys.executable, __file__, "--case", case], capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip() or f"code {done.returncode}").splitlines()[-1]
-        print(f"  {name}, seed {seed}: failed: {last}")
-        return {"failed": last}
-    return json.loads(done.stdout.splitlines()[-1])
+    """Train in a fork of this warm process."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+
+    def work() -> None:
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+            try:
+                result = train(loss, seed, str(manifest), steps)
+            except BaseException as error:  # whatever it was, it is this objective's result
+                result = {"failed": (str(error) or type(error).__name__).strip().splitlines()[-1]}
+        theirs.send(result | {"seconds": time.process_time()})
+
+    process = context.Process(target=work)
+    process.start()
+    theirs.close()
+    try:
+        result = ours.recv()
+    except EOFError:
+        process.join()
+        result = {"failed": f"ended with code {process.exitcode}"}
+    process.join()
+    return result
+
+
+def resident_megabytes() -> float:
+    """The highest resident size since the last :func:`forget_peak`."""
+    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6
+
+
+def forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 # -- all of them ------------------------------------------------------------------------------------------------------
@@ -191,11 +280,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, help="seeds an objective (default 3; quick: 1)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these objectives alone")
     parser.add_argument("--quick", action="store_true", help="three objectives, a few steps: to see that it works")
-    parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.case:
-        print(json.dumps(train(*json.loads(options.case))))
-        return
     if options.corpus is None or options.out is None:
         parser.error("--corpus and --out are needed")
 
@@ -203,6 +288,7 @@ def main() -> None:
     steps = options.steps or (3 if options.quick else 80)
     seeds = options.seeds or (1 if options.quick else 3)
     configs, left_out = objectives()
+    sys.modules["losses_train"] = sys.modules[__name__]  # the callbacks' class_path, and not a second copy of them
     names = options.only or (list(QUICK) if options.quick else list(configs))
     unknown = sorted(set(names) - set(configs))
     if unknown:
@@ -219,11 +305,14 @@ def main() -> None:
             key = (name, seed, steps, clips)
             if key in done:
                 continue
-            print(f"{name}, seed {seed}", flush=True)
+            if not SHARED.windows:
+                warm_up(str(manifest))
+            print(f"{name}, seed {seed}", end=": ", flush=True)
             result = train_apart(name, configs[name], seed, manifest, steps)
             row = {"objective": name, "seed": seed, "steps": steps, "clips": clips, "loss": configs[name], **result}
             with options.out.open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps(row) + "\n")
+            print(row.get("failed") or f"mAP@10 {row['figures']['mAP@10']:.3f}, {row['seconds']:.1f} s", flush=True)
             if "failed" in row:
                 failed.append(f"{name}, seed {seed}: {row['failed']}")
             else:
