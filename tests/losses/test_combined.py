@@ -226,6 +226,33 @@ def test_a_streamed_loss_has_the_value_and_gradients_of_the_whole(case):
         torch.testing.assert_close(blocks, whole)
 
 
+@pytest.mark.parametrize("loss", [losses.InfoNCELoss(0.2, direction_weights=(1.0, 3.0)), losses.TripletLoss(0.4)])
+@pytest.mark.parametrize("block", [None, 3])
+def test_a_streamed_loss_takes_a_plain_batch_a_factor_from_above_and_a_vector_of_no_length(loss, block):
+    results = []
+    for streamed in (False, True):
+        audio, text = AUDIO.float(), TEXT.float()
+        audio[1] = 0.0
+        leaves = audio.requires_grad_(), text.requires_grad_(), *loss.parameters()
+        inputs = (audio, text, RELEVANCE > 0)
+        value = StreamedLoss(loss, block)(*inputs) if streamed else apply_loss(loss, *inputs)
+        results.append([value.detach(), *torch.autograd.grad(value * 2.5, leaves)])
+    for whole, blocks in zip(*results, strict=True):
+        torch.testing.assert_close(blocks, whole)
+    with torch.no_grad():
+        torch.testing.assert_close(StreamedLoss(loss, block)(audio, text, RELEVANCE > 0), results[0][0])
+
+
+@pytest.mark.parametrize("loss", [losses.InfoNCELoss(), losses.ContrastiveLoss()])
+def test_a_streamed_loss_lets_a_nan_through_where_a_pair_is_valid(loss):
+    audio = AUDIO.float()
+    audio[0, 0] = torch.nan
+    valid = torch.ones(5, 6, dtype=torch.bool)
+    assert StreamedLoss(loss)(audio, TEXT.float(), torch.zeros(5, 6)).isnan()
+    valid[0] = False
+    assert StreamedLoss(loss)(audio, TEXT.float(), RELEVANCE, valid).isfinite()
+
+
 def test_a_streamed_loss_of_nothing_is_0_with_a_graph():
     audio = torch.zeros((0, 4), requires_grad=True)
     loss = StreamedLoss(losses.SigLIPLoss())

@@ -2,7 +2,7 @@
 
 from xmodal.losses.anchors import LearnedAnchors, MetaClassLoss, ProxyGraphLoss
 from xmodal.losses.base import EmbeddingLoss, PairwiseLoss, apply_loss
-from xmodal.losses.combined import CombinedObjective, StreamedLoss
+from xmodal.losses.combined import CombinedObjective
 from xmodal.losses.concepts import (
     ClusterContrastLoss,
     FacilityLocationLoss,
@@ -68,6 +68,7 @@ from xmodal.losses.softmax import (
     ProxyAnchorLoss,
     SpreadInstanceLoss,
 )
+from xmodal.losses.streamed import StreamedLoss
 from xmodal.losses.structured import (
     GeneralizedLiftedLoss,
     IntraPairVarianceLoss,

@@ -127,6 +127,8 @@ def make_pairs(
     dtype = torch.float64 if score.dtype == torch.float64 else torch.float32
     score = score.to(dtype)
     ones = torch.ones((), dtype=dtype, device=score.device).expand(score.shape)
+    if valid is None and weight is None:  # the usual case: nothing to mask, and nothing to copy
+        return Pairs(score, relevance.detach().to(dtype), torch.ones_like(ones, dtype=torch.bool), ones)
     weight = ones if weight is None else weight.detach().to(dtype)
     # `> 0` and not `== 0` below: a NaN weight is no weight, and neither is a negative one.
     valid = weight > 0 if valid is None else valid & (weight > 0)
@@ -172,6 +174,8 @@ class PairwiseLoss(nn.Module, Configurable):
     graded: ClassVar[Graded] = "threshold"
     directional: ClassVar[bool] = True
     """False where the terms are pairs, so that rows and columns would give the same sums."""
+    proportional: ClassVar[bool] = True
+    """False where the gradient is not in proportion to the one that comes from above, as with a black box."""
 
     def __init__(self, direction_weights: tuple[float, float] = (1.0, 1.0)) -> None:
         super().__init__()

@@ -15,7 +15,6 @@ from xmodal.losses.base import EmbeddingLoss, Graded, Pairs, PairwiseLoss, apply
 from xmodal.losses.items import BatchItems
 from xmodal.losses.memory import CrossModalMemory
 from xmodal.losses.miners import Miner
-from xmodal.losses.numerics import check_range
 
 
 class CombinedObjective(EmbeddingLoss):
@@ -111,59 +110,6 @@ class CombinedObjective(EmbeddingLoss):
 
     def _mined(self, rows: Pairs, columns: Pairs) -> tuple[Pairs, Pairs]:
         return (rows, columns) if self.miner is None else (self.miner(rows), self.miner(columns))
-
-
-class StreamedLoss(EmbeddingLoss):
-    """A loss on scores, computed block by block of rows: the same value and gradients in O(block * items) memory.
-
-    Blocks are computed again for the gradient. Only losses whose rows do not look at each other can be streamed,
-    which are those that define ``row_terms``.
-
-    Args:
-        loss: The loss.
-        block: Anchors a block.
-    """
-
-    graded: ClassVar[Graded] = "by part"
-
-    def __init__(self, loss: PairwiseLoss, block: int = 1024) -> None:
-        super().__init__()
-        check_range("block", block, 1)
-        if not decomposes(loss):
-            raise ValueError(
-                f"{type(loss).__name__} looks at the whole matrix at once and cannot be streamed; "
-                "use it on the whole batch, or a loss that defines row_terms"
-            )
-        self.loss, self.block = loss, block
-
-    def forward(
-        self,
-        audio: Float[Tensor, "audio dim"],
-        text: Float[Tensor, "text dim"],
-        relevance: Real[Tensor, "audio text"],
-        valid: Bool[Tensor, "audio text"] | None = None,
-        weight: Real[Tensor, "audio text"] | None = None,
-        *,
-        items: BatchItems | None = None,
-    ) -> Float[Tensor, ""]:
-        """The loss of a batch of vectors of any norm."""
-        with torch.autocast(audio.device.type, enabled=False):
-            audio, text = (F.normalize(in_full_precision(each), dim=1) for each in (audio, text))
-            given = (relevance, valid, weight)
-            row_weight, column_weight = self.loss.direction_weights if self.loss.directional else (1.0, 0.0)
-            total = 0.0 * (audio.sum() + text.sum())
-            if row_weight:
-                total = total + row_weight * self._direction(audio, text, given)
-            if column_weight:
-                turned = tuple(None if each is None else each.T for each in given)
-                total = total + column_weight * self._direction(text, audio, turned)
-            return total / (row_weight + column_weight)
-
-    def _direction(self, anchors: Tensor, others: Tensor, given: tuple[Tensor | None, ...]) -> Tensor:
-        if not len(anchors) or not len(others):
-            return sum((0.0 * each.sum() for each in self.loss.parameters()), start=anchors.new_zeros(()))
-        total, count = summed_terms(self.loss, anchors, others, given, self.block)
-        return torch.where(count > 0, total / torch.where(count > 0, count, 1.0), 0.0).sum()
 
 
 def decomposes(loss: nn.Module) -> bool:

@@ -150,6 +150,7 @@ class BlackboxRankLoss(PairwiseLoss):
     """
 
     method_ids: ClassVar[tuple[str, ...]] = ("2.12",)
+    proportional: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -2,7 +2,8 @@
 
 No triple is ever listed. A hinge over triples is linear in the scores as long as the same triples are active, so it
 is enough to know, for each positive, how many negatives come within the margin, and for each negative the reverse.
-A sort and a binary search count both in O(N M log M) time and O(N M) memory, and the gradient is exact.
+The positives of an anchor are sorted and every negative finds its place among them, which gives both counts in
+O(N M log P) time and O(N M) memory for P positives an anchor, and the gradient is exact.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from xmodal.losses.base import Pairs, PairwiseLoss, Terms, ratio_of_sums
-from xmodal.losses.numerics import Distance, check_choice, check_range, distance, weight_below
+from xmodal.losses.numerics import Distance, check_choice, check_range, distance
 
 Average = Literal["active", "all"]
 Mining = Literal["all", "semi-hard", "hard", "batch-hard"]
@@ -143,20 +145,37 @@ def hinge_over_triples(
         semi_hard: Admit only triples with ``c_n < c_p``.
     """
     with torch.no_grad():
-        # Both counts compare the same rounded numbers, so that a triple on the edge is active for both or neither.
-        edge = closeness - margin
-        below_edge = weight_below(closeness, negative_weight, edge, inclusive=True)
-        if semi_hard:
-            reach = weight_below(closeness, negative_weight, closeness, inclusive=False)
-        else:
-            reach = negative_weight.sum(dim=1, keepdim=True)
-        pull = positive_weight * (reach - below_edge).clamp(min=0.0)
-        push = weight_below(edge, positive_weight, closeness, inclusive=False)
-        if semi_hard:
-            push = push - weight_below(closeness, positive_weight, closeness, inclusive=True)
-        push = negative_weight * push.clamp(min=0.0)
+        # Each anchor's positives, the farthest first, with as many places as the anchor with the most of them needs.
+        places = int((positive_weight > 0).sum(dim=1).amax()) if positive_weight.numel() else 0
+        near, where = closeness.masked_fill(positive_weight <= 0, torch.inf).topk(places, dim=1, largest=False)
+        near_weight = positive_weight.gather(1, where)
+        push, pull = _counts(near - margin, near_weight, closeness, negative_weight, inclusive=False)
+        if semi_hard:  # less those that the negative has passed altogether
+            passed_push, passed_pull = _counts(near, near_weight, closeness, negative_weight, inclusive=True)
+            push, pull = (push - passed_push).clamp(min=0.0), (pull - passed_pull).clamp(min=0.0)
+        pull = near_weight * pull
         active = pull.sum(dim=1)
-    return ((push - pull) * closeness).sum(dim=1) + margin * active, active
+        slope = (negative_weight * push).scatter_add(1, where, -pull)
+    return torch.linalg.vecdot(slope, closeness) + margin * active, active
+
+
+def _counts(
+    edges: Float[Tensor, "anchors places"],
+    edge_weight: Float[Tensor, "anchors places"],
+    closeness: Float[Tensor, "anchors others"],
+    weight: Float[Tensor, "anchors others"],
+    *,
+    inclusive: bool,
+) -> tuple[Float[Tensor, "anchors others"], Float[Tensor, "anchors places"]]:
+    """Weight of the edges that each closeness is above (or equal to, if ``inclusive``), and the reverse of it.
+
+    Both come from one comparison of the same rounded numbers, so that a triple on the edge is active for its positive
+    and its negative or for neither. The edges ascend.
+    """
+    above = torch.searchsorted(edges.contiguous(), closeness.contiguous(), right=inclusive)
+    passed = F.pad(edge_weight.cumsum(dim=1), (1, 0)).gather(1, above)
+    by_edges = weight.new_zeros(len(edges), edges.shape[1] + 1).scatter_add(1, above, weight)
+    return passed, by_edges[:, 1:].flip(1).cumsum(dim=1).flip(1)
 
 
 def top(
