@@ -62,10 +62,8 @@ def objectives() -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     configs, left_out = {"InfoNCELoss": INFONCE}, {}
     for name in public_classes():
         config, kind = example_config(name), getattr(losses, name)
-        if "concepts" in config.get("init_args", {}):
-            left_out[name] = "its batches must have the whole vocabulary as their texts"
-        elif issubclass(kind, losses.CrossModalMemory):
-            left_out[name] = "needs the keys of a batch, which training does not hand out"
+        if issubclass(kind, losses.CrossModalMemory):
+            configs[f"InfoNCELoss + {name}"] = combined([INFONCE], memory=config)
         elif name == "CombinedObjective":
             left_out[name] = "is what the rows with a + are"
         elif issubclass(kind, losses.Miner):

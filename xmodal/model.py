@@ -29,7 +29,7 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import batch_norm, normalize
 
 from xmodal import __version__
 from xmodal.audio import WindowPolicy
@@ -44,6 +44,25 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
 
+class Centring(nn.BatchNorm1d):
+    """Batch normalisation without a gain: every dimension of the joint space has mean 0 and variance 1 over a batch.
+
+    Vectors of a network that has just been made lie in a narrow cone, each tower's in another (Liang et al., "Mind the
+    gap", NeurIPS 2022), and a loss spends its first hundreds of steps on opening it. Outside of training the running
+    mean and variance are used, so that an item's vector depends on the item alone.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, affine=False)
+
+    def forward(self, vectors: Float[Tensor, "items dim"]) -> Float[Tensor, "items dim"]:
+        """The vectors in float32, centred; a single one in training by the running values, as it has no variance."""
+        vectors = vectors.float()
+        if self.training and len(vectors) < 2:
+            return batch_norm(vectors, self.running_mean, self.running_var, eps=self.eps)
+        return super().forward(vectors)
+
+
 class Projection(nn.Module, Configurable):
     """From a tower's features to the joint space, before normalisation.
 
@@ -52,9 +71,12 @@ class Projection(nn.Module, Configurable):
         outputs: Dimension of the joint space.
         hidden: Width of one hidden layer with GELU and layer normalisation; None for a linear map.
         dropout: Share of hidden units dropped in training.
+        centred: End with a :class:`Centring`.
     """
 
-    def __init__(self, inputs: int, outputs: int, hidden: int | None = None, dropout: float = 0.0) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, hidden: int | None = None, dropout: float = 0.0, centred: bool = False
+    ) -> None:
         super().__init__()
         self.layers: nn.Module
         if hidden is None:
@@ -67,11 +89,17 @@ class Projection(nn.Module, Configurable):
                 nn.Dropout(dropout),
                 nn.Linear(hidden, outputs),
             )
+        self.centring = Centring(outputs) if centred else nn.Identity()
 
     def forward(self, features: Float[Tensor, "items inputs"]) -> Float[Tensor, "items outputs"]:
         """Map features to the joint space; not normalised."""
-        projected: Tensor = self.layers(features)
+        projected: Tensor = self.centring(self.layers(features))
         return projected
+
+    def identity(self) -> dict[str, Any]:
+        """What shapes a vector besides the weights; models from before there was a centring keep theirs."""
+        arguments: dict[str, Any] = self.config["init_args"]
+        return {name: value for name, value in arguments.items() if name != "centred" or value}
 
 
 class TwoTower(nn.Module, Configurable):
@@ -91,6 +119,7 @@ class TwoTower(nn.Module, Configurable):
         top_windows: How many windows the pooling ``top_k`` keeps.
         keep_dim: Keep so many of the ``dim`` dimensions, the first ones; None for all. For a model that was trained
             so that its first dimensions say most (Matryoshka).
+        centred: End each projection with a :class:`Centring`.
     """
 
     def __init__(
@@ -108,6 +137,7 @@ class TwoTower(nn.Module, Configurable):
         pooling: Pooling = "mean",
         top_windows: int = 3,
         keep_dim: int | None = None,
+        centred: bool = False,
     ) -> None:
         super().__init__()
         if dim < 1:
@@ -120,8 +150,8 @@ class TwoTower(nn.Module, Configurable):
         self.dim = keep_dim or dim
         self.pooling = pooling
         self.top_windows = top_windows
-        self.audio_projection = Projection(audio.feature_dim, dim, audio_hidden, dropout)
-        self.text_projection = Projection(text.feature_dim, dim, text_hidden, dropout)
+        self.audio_projection = Projection(audio.feature_dim, dim, audio_hidden, dropout, centred)
+        self.text_projection = Projection(text.feature_dim, dim, text_hidden, dropout, centred)
         self.windows = WindowPolicy(window_seconds, hop_seconds, last_window)
 
     @property
@@ -222,8 +252,8 @@ class TwoTower(nn.Module, Configurable):
             "audio": self.audio.identity(),
             "text": self.text.identity(),
             "dim": self.dim,
-            "audio_projection": self.audio_projection.config["init_args"],
-            "text_projection": self.text_projection.config["init_args"],
+            "audio_projection": self.audio_projection.identity(),
+            "text_projection": self.text_projection.identity(),
             "windows": {
                 "window_seconds": self.windows.window_seconds,
                 "hop_seconds": self.windows.hop_seconds,

@@ -58,6 +58,7 @@ class AlignmentModule(pl.LightningModule):
         window_seconds: Length of the windows that files are cut into.
         hop_seconds: Step from window to window; None for windows side by side.
         last_window: The last-window rule of :class:`xmodal.audio.WindowPolicy`.
+        centred: Centre the joint space by batch normalisation, which speeds up every loss (:class:`TwoTower`).
         prompt_loss: Judges tracks against one-tag prompts; None for a copy of ``loss`` with parameters of its own.
         prompt_weight: Weight of that second loss; 0 switches it off.
         learning_rate: Peak rate of AdamW.
@@ -88,6 +89,7 @@ class AlignmentModule(pl.LightningModule):
         window_seconds: float = 10.0,
         hop_seconds: float | None = None,
         last_window: Literal["shift", "pad", "drop"] = "shift",
+        centred: bool = False,
         prompt_loss: PairwiseLoss | EmbeddingLoss | None = None,
         prompt_weight: float = 1.0,
         learning_rate: float = 1e-3,
@@ -118,6 +120,7 @@ class AlignmentModule(pl.LightningModule):
             window_seconds=window_seconds,
             hop_seconds=hop_seconds,
             last_window=last_window,
+            centred=centred,
         )
         self.loss = loss
         self.prompt_loss = copy.deepcopy(loss) if prompt_loss is None else prompt_loss
