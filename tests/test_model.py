@@ -189,3 +189,20 @@ def test_the_card_says_how_to_use_the_model_and_what_it_is(model, tmp_path):
     assert "8000 Hz" in card
     assert "xmodal.load" in card
     assert "R@1 0.5" in card
+
+
+def test_a_centred_space_has_mean_0_in_training_and_vectors_that_depend_on_the_item_alone_after_it():
+    model = tiny_model(centred=True).train()
+    batch = model.embed_text_features(torch.randn(50, 24) + 3.0)
+    assert_close(model.project_text(torch.randn(50, 24) + 3.0).mean(dim=0), torch.zeros(12), atol=1e-5, rtol=0)
+    assert batch.mean(dim=0).norm() < 0.2
+    assert model.project_text(torch.randn(1, 24)).isfinite().all()  # one text has no variance to divide by
+    model.eval()
+    features = torch.randn(4, 24)
+    assert_close(model.embed_text_features(features)[:1], model.embed_text_features(features[:1]))
+
+
+def test_a_model_from_before_there_was_a_centring_keeps_its_space(model):
+    assert "centred" not in model.identity()["text_projection"]
+    assert tiny_model(centred=True).identity()["text_projection"]["centred"]
+    assert tiny_model(centred=True).space_id() != model.space_id()
