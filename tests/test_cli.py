@@ -13,14 +13,13 @@ import torch
 
 import xmodal
 from xmodal.cli import main
-from xmodal.cli.judge import read_vocabulary
 from xmodal.data.datasets import evaluation_texts
 from xmodal.data.manifests import read_tracks
 from xmodal.embeddings import Embeddings
 from xmodal.evaluation import evaluate_retrieval
 from xmodal.index import build_index
 from xmodal.model import TwoTower
-from xmodal.tagging import TagScorer
+from xmodal.tagging import TagScorer, read_vocabulary
 from xmodal.towers import HashedBagOfWordsTower, MobileCnn
 
 
@@ -200,11 +199,10 @@ def test_tags_are_ranked_by_their_cosine_with_the_file(model, embedder, tone_tra
 
 def test_a_vocabulary_file_may_say_the_kinds(tmp_path):
     (tmp_path / "words").write_text("calm, sad\ninstrument: flute , piano\n\ninstrument: drums\n")
-    assert read_vocabulary(str(tmp_path / "words")) == {
-        None: ["calm", "sad"],
-        "instrument": ["flute", "piano", "drums"],
-    }
-    assert read_vocabulary("calm, mood: sad,") == {None: ["calm", "mood: sad"]}
+    read = read_vocabulary(str(tmp_path / "words"))
+    assert read.names == ["calm", "sad", "flute", "piano", "drums"]
+    assert read.kinds == [None, None, "instrument", "instrument", "instrument"]
+    assert read_vocabulary("calm, mood: sad,").names == ["calm", "mood: sad"]
 
 
 def test_a_reference_catalogue_takes_off_what_a_word_scores_on_average(index_folder, model, tone_tracks, capsys):

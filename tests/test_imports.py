@@ -22,7 +22,7 @@ LAYERS = [
     {"embedder", "lanes"},
     {"search", "tagging", "evaluation", "interop", "export"},
     {"late"},
-    {"demo", "plots"},
+    {"demo", "plots", "tag_plots"},
     {"cli"},
 ]
 HOME_OF = {

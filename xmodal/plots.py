@@ -20,7 +20,7 @@ from xmodal.errors import DataError
 _DPI = 130
 _INK, _FAINT = "#1f2430", "#8a8f98"
 # Twelve hues that stay apart on white, also for most colour-blind eyes when neighbours differ in lightness.
-_HUES = (
+HUES = (
     "#3366cc", "#e4572e", "#2a9d63", "#8e5cc2", "#d9a404", "#18a3b8",
     "#c2417c", "#7a8b1f", "#1f3a63", "#f08ca8", "#7a4a2b", "#6fa8dc",
 )  # fmt: skip
@@ -50,8 +50,8 @@ def plot_map(
     places = apart(np.stack([np.median(points[[label == name for label in labels]], axis=0) for name in names]))
     for number, name in enumerate(names):
         mine = points[[label == name for label in labels]]
-        colour = _HUES[number % len(_HUES)]
-        marker = "o^s"[number // len(_HUES) % 3]
+        colour = HUES[number % len(HUES)]
+        marker = "o^s"[number // len(HUES) % 3]
         axes.scatter(mine[:, 0], mine[:, 1], s=16, c=colour, marker=marker, alpha=0.75, linewidths=0, label=name)
         axes.annotate(
             name, places[number], ha="center", va="center", fontsize=8.5, color=_INK, weight="bold",
@@ -62,7 +62,7 @@ def plot_map(
     axes.set_ylabel(f"second axis, {shares[1]:.0%}", color=_FAINT)
     axes.spines[:].set_color("#d5d8dd")
     figure.legend(loc="outside right upper", title=legend, frameon=False, fontsize=9)
-    _write(figure, path)
+    write_png(figure, path)
 
 
 def apart(
@@ -127,7 +127,7 @@ def plot_similarity(
     axes.set_title(title, fontsize=11)
     axes.spines[:].set_visible(False)
     figure.colorbar(image, label="cosine", shrink=0.7)
-    _write(figure, path)
+    write_png(figure, path)
 
 
 def read_curves(metrics_csv: str | Path) -> dict[str, list[tuple[int, float]]]:
@@ -170,7 +170,7 @@ def plot_curves(metrics_csv: str | Path, path: str | Path, *, title: str) -> Non
             panel.plot(
                 steps,
                 values,
-                color=_HUES[number % len(_HUES)],
+                color=HUES[number % len(HUES)],
                 label=name,
                 linewidth=1.6,
                 marker="." * (len(steps) < 40),
@@ -182,7 +182,7 @@ def plot_curves(metrics_csv: str | Path, path: str | Path, *, title: str) -> Non
         if group:
             panel.legend(frameon=False, fontsize=8.5)
     right.set_ylim(0, 1.02)
-    _write(figure, path)
+    write_png(figure, path)
 
 
 def plot_spectrograms(
@@ -200,10 +200,11 @@ def plot_spectrograms(
         panel.set_title(title, fontsize=7)
     for panel in panels:
         panel.set(xticks=[], yticks=[])
-    _write(figure, path)
+    write_png(figure, path)
 
 
-def _write(figure: Figure, path: str | Path) -> None:
+def write_png(figure: Figure, path: str | Path) -> None:
+    """Draw a figure into a PNG file; its folder is made if absent."""
     FigureCanvasAgg(figure)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=_DPI, facecolor="white")
