@@ -392,7 +392,7 @@ def test_debug_shows_where_an_error_came_from(words):
     [
         ([], "COMMAND"),
         (["sing"], "sing"),
-        (["tag", "a.wav", "--model", "m"], "--tags"),
+        (["tag", "a.wav", "--tags", "b"], "--model"),
         (["search", "piano", "--index", "i", "--wrong", "3"], "unknown argument '--wrong'; see: xmodal search --help"),
         (["search", "piano", "--index", "i", "-k", "0"], "whole number of at least 1, got '0'"),
         (["search", "piano", "--index", "i", "--minus-weight", "-1"], "number above 0, got '-1'"),

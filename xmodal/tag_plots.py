@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from xmodal.evaluation import FewShotCurve
-from xmodal.metrics import reliability
+from xmodal.metrics import Reliability
 from xmodal.plots import HUES, write_png
 from xmodal.tagging.why import Reasons
 
@@ -78,16 +77,8 @@ def plot_reasons(reasons: Reasons, path: str | Path, *, title: str, window_secon
     write_png(figure, path)
 
 
-def plot_reliability(
-    probability: Float[Tensor, "tracks tags"],
-    relevance: Bool[Tensor, "tracks tags"],
-    valid: Bool[Tensor, "tracks tags"] | None,
-    path: str | Path,
-    *,
-    title: str,
-) -> None:
+def plot_reliability(curve: Reliability, path: str | Path, *, title: str) -> None:
     """Predicted against observed shares; on the diagonal a probability means what it says."""
-    curve = reliability(probability, relevance, valid)
     figure = Figure(figsize=(5.6, 5.4), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="#8a8f98", linewidth=1, linestyle="--", label="what it says is so")

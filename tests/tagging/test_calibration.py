@@ -15,7 +15,7 @@ from sklearn.metrics import brier_score_loss
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from xmodal.errors import ModelError, SpaceMismatchError
-from xmodal.metrics import brier_score, expected_calibration_error, log_loss, reliability
+from xmodal.metrics import Reliability, brier_score, expected_calibration_error, log_loss, reliability
 from xmodal.tagging import Calibration, calibrate_to_prior, fit_calibration
 from xmodal.tagging import calibration as module
 
@@ -221,6 +221,9 @@ def test_figures_are_held_out():
     fitted = fit_calibration(score, right, [str(n) for n in range(40)], SPACE, method="platt")
     seen = log_loss(fitted.probabilities(score), right)
     assert fitted.report["held-out log loss"]["platt"] > seen + 0.005
+    curve = Reliability(**{name: torch.tensor(v) for name, v in fitted.report["held-out reliability"].items()})
+    assert curve.error() == pytest.approx(fitted.report["held-out calibration error"])
+    assert curve.error() > expected_calibration_error(fitted.probabilities(score), right)
 
 
 # -- thresholds and abstention ------------------------------------------------------------------------------------
@@ -304,15 +307,22 @@ def test_a_saved_calibration_comes_back_as_it_was(tmp_path, method):
     assert [path.name for path in tmp_path.iterdir()] == ["c.json"]
 
 
-def test_another_space_or_vocabulary_is_refused():
+@pytest.mark.parametrize("method", ["platt", "isotonic"])
+def test_some_tags_in_another_order_keep_their_probabilities(method):
+    score, right, _ = made(tracks=700)
+    fitted = fit_calibration(score, right, NAMES, SPACE, method=method)
+    some = fitted.for_tags(["d", "b"], SPACE)
+    torch.testing.assert_close(some.probabilities(score[:, [3, 1]]), fitted.probabilities(score)[:, [3, 1]])
+    assert some.tags == ("d", "b")
+    torch.testing.assert_close(some.threshold, fitted.threshold[[3, 1]])
+
+
+def test_another_space_or_an_unknown_tag_is_refused():
     fitted = calibrate_to_prior(made()[0], 0.1, NAMES, SPACE)
-    fitted.check(NAMES, SPACE)
     with pytest.raises(SpaceMismatchError, match=r"0123456789abcdef.*fedc.*xmodal tag fit"):
-        fitted.check(NAMES, "fedc")
-    with pytest.raises(ValueError, match="'e' is in one of them only"):
-        fitted.check(["a", "b", "c", "e"], SPACE)
-    with pytest.raises(ValueError, match="their order differs"):
-        fitted.check(["b", "a", "c", "d"], SPACE)
+        fitted.for_tags(NAMES, "fedc")
+    with pytest.raises(ValueError, match="not fitted for the tag 'e'"):
+        fitted.for_tags(["a", "e"], SPACE)
 
 
 @pytest.mark.parametrize(

@@ -321,7 +321,8 @@ def _add_tagging(
     tag.add_argument("files", nargs="+", type=Path, metavar="FILE", help="audio files, or folders of them")
     tag.add_argument("--model", required=True, help="the model folder")
     tag.add_argument(
-        "--tags", required=True, help='"a, b"; or a text file with lines like "a, b" or "mood: a, b"; or YAML'
+        "--tags",
+        help='"a, b"; or a text file with lines like "a, b" or "mood: a, b"; or YAML (default: the calibration\'s)',
     )
     tag.add_argument(
         "--reference",

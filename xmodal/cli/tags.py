@@ -26,6 +26,7 @@ from xmodal.embeddings import Embeddings, written_aside
 from xmodal.errors import AudioError, DataError, SpaceMismatchError
 from xmodal.evaluation import few_shot_curve, label_matrix
 from xmodal.evaluation import probe as run_probe
+from xmodal.metrics import Reliability
 from xmodal.tagging import (
     NULL_PROMPTS,
     Calibration,
@@ -36,6 +37,8 @@ from xmodal.tagging import (
     enrol,
     fit_calibration,
     read_vocabulary,
+    vocabulary_from_json,
+    vocabulary_to_json,
     with_enrolled,
 )
 from xmodal.text import words_key
@@ -47,7 +50,8 @@ def tag(args: Namespace) -> int:
     """``xmodal tag``: files to the words of a vocabulary that fit them."""
     if args.write and args.calibration is None and args.prior is None:
         raise ValueError("--write puts only likely tags into files; say what is likely with --calibration or --prior")
-    vocabulary = read_vocabulary(args.tags)
+    fitted = None if args.calibration is None else Calibration.load(args.calibration)
+    vocabulary = _vocabulary(args.tags, fitted)
     files = [path for given in args.files for path in (find_audio(given) if given.is_dir() else [given])]
     reference = None if args.reference is None else Embeddings.load(args.reference)
     embedder = load_embedder(args.model, args)
@@ -61,7 +65,7 @@ def tag(args: Namespace) -> int:
     )
     if args.enrolled is not None:
         scorer = with_enrolled(scorer, EnrolledTags.load(args.enrolled, embedder.space_id))
-    calibration = _calibration(args, scorer, embedder, reference)
+    calibration = _calibration(args, fitted, scorer, embedder, reference)
     rows = embed_all(embedder, files).embeddings
     if not len(rows):
         return 1
@@ -98,19 +102,28 @@ def make_scorer(
     )
 
 
+def _vocabulary(tags: str | None, fitted: Calibration | None) -> Vocabulary:
+    if tags is not None:
+        return read_vocabulary(tags)
+    if fitted is None:
+        raise ValueError('say which tags: --tags "a, b", --tags FILE, or a --calibration that brings its own')
+    return vocabulary_from_json(fitted.report["vocabulary"])
+
+
 def _calibration(
-    args: Namespace, scorer: TagScorer, embedder: Embedder, reference: Embeddings | None
+    args: Namespace,
+    fitted: Calibration | None,
+    scorer: TagScorer,
+    embedder: Embedder,
+    reference: Embeddings | None,
 ) -> Calibration | None:
-    if args.calibration is not None:
-        calibration = Calibration.load(args.calibration)
-        calibration.check(scorer.tags, embedder.space_id)
-        made_with = calibration.report.get("null prompts", args.null_prompts)
-        if made_with != args.null_prompts or calibration.report.get("reference", False) != (reference is not None):
-            raise ValueError(
-                f"{args.calibration} was fitted with{'' if made_with else 'out'} --null-prompts and "
-                f"with{'' if calibration.report.get('reference') else 'out'} --reference; score in the same way"
-            )
-        return calibration
+    if fitted is not None:
+        ours = {"null prompts": args.null_prompts, "reference": reference is not None}
+        theirs = {name: fitted.report.get(name, False) for name in ours}
+        if theirs != ours:
+            said = ", ".join(f"{name}: {'yes' if value else 'no'}" for name, value in theirs.items())
+            raise ValueError(f"{args.calibration} was fitted with other scores ({said}); score in the same way")
+        return fitted.for_tags(scorer.tags, embedder.space_id)
     if args.prior is None:
         return None
     if reference is None:
@@ -302,11 +315,14 @@ def tag_fit(args: Namespace) -> int:
             "model": str(args.model),
             "null prompts": args.null_prompts,
             "reference": reference is not None,
+            "vocabulary": vocabulary_to_json(vocabulary),
         }
     )
     calibration.save(args.out)
     if args.plot is not None:
-        plot_reliability(calibration.probabilities(score), labels, valid, args.plot, title=f"{len(kept)} tracks")
+        held_out = calibration.report["held-out reliability"]
+        curve = Reliability(**{name: torch.tensor(values) for name, values in held_out.items()})
+        plot_reliability(curve, args.plot, title=f"{len(kept)} tracks, each held out once")
     if args.json:
         print_json(calibration.report)
         return 0

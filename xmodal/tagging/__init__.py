@@ -21,7 +21,7 @@ from __future__ import annotations
 from xmodal.tagging.calibration import Calibration, calibrate_to_prior, fit_calibration
 from xmodal.tagging.examples import EnrolledTag, EnrolledTags, enrol, with_enrolled
 from xmodal.tagging.scorer import NULL_PROMPTS, TEMPLATES, TagScorer
-from xmodal.tagging.vocabulary import Tag, Vocabulary, read_vocabulary
+from xmodal.tagging.vocabulary import Tag, Vocabulary, read_vocabulary, vocabulary_from_json, vocabulary_to_json
 
 __all__ = [
     "NULL_PROMPTS",
@@ -36,5 +36,7 @@ __all__ = [
     "enrol",
     "fit_calibration",
     "read_vocabulary",
+    "vocabulary_from_json",
+    "vocabulary_to_json",
     "with_enrolled",
 ]

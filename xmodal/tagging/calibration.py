@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ from torch import Tensor
 
 from xmodal.embeddings import written_aside
 from xmodal.errors import ModelError, SpaceMismatchError
-from xmodal.metrics import brier_score, expected_calibration_error, log_loss
+from xmodal.metrics import brier_score, log_loss, reliability
 
 FORMAT_VERSION = 1
 Method = Literal["temperature", "platt", "isotonic"]
@@ -86,22 +86,34 @@ class Calibration:
             given.masked_fill_((probability - self.threshold).abs() < self.unsure, -1)
         return given
 
-    def check(self, tags: Sequence[str], space_id: str) -> None:
-        """Refuse to serve another vocabulary or space than it was fitted for.
+    def for_tags(self, tags: Sequence[str], space_id: str) -> Calibration:
+        """The same for some of its tags, in another order.
 
         Raises:
-            SpaceMismatchError: If the space is another.
-            ValueError: If the tags are others or in another order.
+            SpaceMismatchError: If it was fitted in another space.
+            ValueError: If it does not know one of the tags.
         """
         if space_id != self.space_id:
             raise SpaceMismatchError(
                 f"the calibration was fitted in space {self.space_id} but the model makes vectors of space {space_id}; "
                 "fit it again with: xmodal tag fit MANIFEST --model MODEL"
             )
-        if tuple(tags) != self.tags:
-            other = [tag for tag in tags if tag not in self.tags] or [tag for tag in self.tags if tag not in tags]
-            what = f"{other[0]!r} is in one of them only" if other else "their order differs"
-            raise ValueError(f"the calibration was fitted for another vocabulary: {what}; fit it again or use its tags")
+        place = {tag: column for column, tag in enumerate(self.tags)}
+        unknown = [tag for tag in tags if tag not in place]
+        if unknown:
+            raise ValueError(
+                f"the calibration was not fitted for the tag {unknown[0]!r}; leave it out, or fit again with: "
+                "xmodal tag fit MANIFEST --model MODEL --tags TAGS"
+            )
+        columns = [place[tag] for tag in tags]
+        return replace(
+            self,
+            tags=tuple(tags),
+            slope=self.slope[columns],
+            intercept=self.intercept[columns],
+            threshold=self.threshold[columns],
+            steps={new: self.steps[old] for new, old in enumerate(columns) if old in self.steps},
+        )
 
     def save(self, path: str | Path) -> None:
         """Write one JSON file; a kill at any moment leaves the old file or the new one."""
@@ -271,13 +283,15 @@ def fit_calibration(
     unsure = 0.0 if max_error is None else _band(probability, right, judged, threshold, max_error)
     decided = judged & ((probability - threshold).abs() >= unsure) if unsure > 0 else judged
     base = (right.double().sum(0) + 0.5) / (judged.double().sum(0) + 1)
+    curve = reliability(probability, right, judged)
     report = {
         "tracks": len(score),
         "folds": folds,
         "held-out log loss": losses,
         "held-out log loss of base rates": log_loss(base.expand(score.shape), right, judged),
         "held-out Brier score": brier_score(probability, right, judged),
-        "held-out calibration error": expected_calibration_error(probability, right, judged),
+        "held-out calibration error": curve.error(),
+        "held-out reliability": {name: getattr(curve, name).tolist() for name in ("predicted", "observed", "count")},
         "held-out macro F1": float(_f1(probability >= threshold, right, judged)[right.any(0)].mean()),
         "decided": float(decided.sum() / judged.sum()),
         "wrong among decided": float(((probability >= threshold) != right)[decided].double().mean()),

@@ -13,7 +13,7 @@ hold facts::
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -162,19 +162,41 @@ class Vocabulary(Sequence[Tag]):
         return labels, valid
 
 
+def vocabulary_to_json(vocabulary: Vocabulary) -> list[dict[str, Any]]:
+    """Plain dicts, ready for JSON; :func:`vocabulary_from_json` reads them."""
+    return [{name: value for name, value in asdict(tag).items() if value} for tag in vocabulary]
+
+
+def vocabulary_from_json(rows: Sequence[Mapping[str, Any]]) -> Vocabulary:
+    """What :func:`vocabulary_to_json` made."""
+    return Vocabulary(
+        [
+            Tag(
+                row["name"],
+                row.get("kind"),
+                tuple(row.get("synonyms", ())),
+                row.get("definition"),
+                row.get("parent"),
+                {code: tuple(names) for code, names in row.get("translations", {}).items()},
+            )
+            for row in rows
+        ]
+    )
+
+
 def read_vocabulary(given: str | Path) -> Vocabulary:
-    """Read ``"a, b"``, or a file of lines (.txt), or YAML (.yaml, .yml, .json) as the module says.
+    """Read ``"a, b"``, or a file of lines (.txt), or YAML (.yaml, .yml) as the module says.
 
     Raises:
         OSError: If ``given`` has the ending of such a file and there is none.
         DataError: If a file does not hold a vocabulary.
     """
     path = Path(given)
-    if path.suffix not in (".txt", ".yaml", ".yml", ".json") and not path.is_file():
+    if path.suffix not in (".txt", ".yaml", ".yml") and not path.is_file():
         return Vocabulary(_split(str(given)))
     text = path.read_text("utf-8")
     try:
-        return Vocabulary(_from_yaml(text) if path.suffix in (".yaml", ".yml", ".json") else _from_lines(text))
+        return Vocabulary(_from_yaml(text) if path.suffix in (".yaml", ".yml") else _from_lines(text))
     except (ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path} is not a vocabulary: {reason}") from error
