@@ -293,6 +293,8 @@ def _add_source_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--split-field", default="split", metavar="NAME", help="the column of the split, or of folds")
     command.add_argument("--workers", type=_count, default=2, help="threads (default 2)")
     command.add_argument("--json", action="store_true", help="as JSON")
+
+
 def _add_tagging(
     commands: Any, common: argparse.ArgumentParser, model: argparse.ArgumentParser
 ) -> None:  # argparse does not name the type of its subparsers
