@@ -203,3 +203,17 @@ def test_the_manifest_of_tones_is_what_the_tests_think(tone_tracks):
     rows = [json.loads(line) for line in tone_tracks.read_text().splitlines()]
     assert len(rows) == 40
     assert {row["split"] for row in rows} == {"train", "valid", "test"}
+
+
+def test_padding_that_no_track_of_a_batch_needs_is_cut_and_the_vectors_stay(tracks, tower):
+    long_windows = CachedWindowSet(WindowSet(tracks[:8], tower, WindowPolicy(4.0)), workers=0)
+    keys = [(index, 0) for index in range(4)]
+    plain, trimmed = (TrainingSet(long_windows, trim_padding=cut).__getitems__(keys) for cut in (False, True))
+    assert trimmed.features.shape[-1] == trimmed.valid_frames.max() < plain.features.shape[-1]
+    with torch.no_grad():
+        assert_close(
+            tower.encode(trimmed.features, trimmed.valid_frames),
+            tower.encode(plain.features, plain.valid_frames),
+            atol=1e-5,
+            rtol=1e-5,
+        )

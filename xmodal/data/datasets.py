@@ -129,6 +129,7 @@ class TrainingSet(Dataset[tuple[int, int]]):
         augment: What happens to the samples of a window; needs windows that are decoded each time.
         feature_augment: What happens to its features.
         mix_pairs: Mixes tracks with others; None for never.
+        trim_padding: Cut the frames that are padding in every track of the batch.
         seed: Base of all draws.
 
     Raises:
@@ -147,6 +148,7 @@ class TrainingSet(Dataset[tuple[int, int]]):
         augment: Sequence[AudioAugmentation] = (),
         feature_augment: Sequence[SpecAugment] = (),
         mix_pairs: MixPairs | None = None,
+        trim_padding: bool = False,
         seed: int = 0,
     ) -> None:
         self.windows = windows
@@ -155,6 +157,7 @@ class TrainingSet(Dataset[tuple[int, int]]):
         self.tracks = windows.tracks
         self.tag_prompts = tag_prompts
         self.sources = texts
+        self.trim_padding = trim_padding
         self.seed = seed
         decodable = {row for row, _ in windows.entries}
         self.rows = [row for row in sorted(decodable) if self._can_be_described(self.tracks[row])]
@@ -200,7 +203,7 @@ class TrainingSet(Dataset[tuple[int, int]]):
         facts = BatchFacts(tuple(rows), tuple(captions), tuple(owners), tuple(prompts), tuple(kinds), mixed)
         relevance, prompt_relevance, prompt_valid = self.judge(facts, facts)
         return PairBatch(
-            features=torch.stack([item.values for item in windows]) if windows else torch.zeros(0, 0, 0),
+            features=self._stack(windows),
             valid_frames=torch.tensor([item.valid_frames for item in windows], dtype=torch.long),
             texts=[caption.text for caption in captions],
             relevance=relevance,
@@ -210,6 +213,12 @@ class TrainingSet(Dataset[tuple[int, int]]):
             failures=failures,
             facts=facts,
         )
+
+    def _stack(self, windows: Sequence[Features]) -> Float[Tensor, "tracks bands frames"]:
+        if not windows:
+            return torch.zeros(0, 0, 0)
+        frames = max(item.valid_frames for item in windows) if self.trim_padding else None
+        return torch.stack([item.values[:, :frames] for item in windows])
 
     def judge(
         self, audio: BatchFacts, text: BatchFacts

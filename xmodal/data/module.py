@@ -18,7 +18,7 @@ from xmodal.data.corpus import TrackSource, refuse_or_report
 from xmodal.data.datasets import EvaluationSet, PairBatch, TrainingSet, WindowBatch
 from xmodal.data.loaders import ResumableLoader, make_loader
 from xmodal.data.manifests import read_tracks
-from xmodal.data.samplers import BatchSampler, ShuffledBatches
+from xmodal.data.samplers import BatchSampler, ShuffledBatches, TrackFacts
 from xmodal.data.setaside import FILE_NAME, SetAside
 from xmodal.data.splits import fold_split, split_tracks
 from xmodal.data.texts import TextSource
@@ -71,6 +71,8 @@ class AudioTextData(pl.LightningDataModule):
             order; then training windows are decoded anew in each epoch.
         feature_augment: What happens to its features; works on cached ones too.
         mix_pairs: Mixes training tracks, :class:`xmodal.data.augment.MixPairs`; None for never.
+        trim_padding: Cut what is padding in every track of a training batch. With ``batches`` by length it saves the
+            work on padding of short clips; the statistics of batch normalisation then see less of it, too.
         batches: Which tracks make up each training batch, a class of :mod:`xmodal.data.samplers`; None for
             every track once an epoch in an order shuffled anew.
         seed: Of the split and of every draw.
@@ -105,6 +107,7 @@ class AudioTextData(pl.LightningDataModule):
         augment: list[AudioAugmentation] | None = None,
         feature_augment: list[SpecAugment] | None = None,
         mix_pairs: MixPairs | None = None,
+        trim_padding: bool = False,
         batches: BatchSampler | None = None,
         seed: int = 0,
     ) -> None:
@@ -156,6 +159,7 @@ class AudioTextData(pl.LightningDataModule):
         self.augment = augment or []
         self.feature_augment = feature_augment or []
         self.mix_pairs = mix_pairs
+        self.trim_padding = trim_padding
         self.batches = ShuffledBatches() if batches is None else batches
         self.seed = seed
         self.splits: dict[str, list[Track]] = {}
@@ -232,6 +236,7 @@ class AudioTextData(pl.LightningDataModule):
                     augment=self.augment,
                     feature_augment=self.feature_augment,
                     mix_pairs=self.mix_pairs,
+                    trim_padding=self.trim_padding,
                     seed=self.seed,
                 )
             elif split != "train" and split not in self.evaluation_sets:
@@ -249,7 +254,11 @@ class AudioTextData(pl.LightningDataModule):
             raise RuntimeError("call setup('fit') first")
         rank, world_size = self._place()
         tracks = [self.training_set.tracks[row] for row in self.training_set.rows]
-        self.batches.prepare(tracks, batch_size=self.batch_size, seed=self.seed, rank=rank, world_size=world_size)
+        rows, windows = self.training_set.rows, self.training_set.windows
+        facts = TrackFacts([windows.seconds[row] for row in rows], [windows.file_rates[row] for row in rows])
+        self.batches.prepare(
+            tracks, batch_size=self.batch_size, seed=self.seed, rank=rank, world_size=world_size, facts=facts
+        )
         if self._restored is not None:
             self._go_on(self._restored)
             self._restored = None

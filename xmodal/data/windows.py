@@ -24,6 +24,7 @@ from xmodal.data.loaders import worker_options
 from xmodal.data.tracks import Track
 from xmodal.errors import AudioError, DataError
 from xmodal.towers.base import AudioTower
+from xmodal.towers.mel import LogMel
 
 # Long tracks are decoded in parts of this length, so that a day of audio does not have to fit into memory.
 _PART_SECONDS = 600.0
@@ -39,9 +40,9 @@ class Features:
 
 @dataclass
 class TrackFeatures:
-    """All windows of a track, in float16.
+    """All windows of a track, log-mel in float16.
 
-    Log-mel is normalised to a few units, where float16 is exact to about 0.1 %, less than the noise of any recording.
+    It is normalised to a few units, where float16 is exact to about 0.1 %, less than the noise of any recording.
     Exported vectors never come from here.
     """
 
@@ -49,7 +50,7 @@ class TrackFeatures:
     valid_frames: Int[Tensor, " windows"]
 
 
-class FrontEnd(AudioTower):
+class LightTower(AudioTower):
     """What the loading of data needs of a tower: its rate and its features, on the CPU, without the network's weights.
 
     Args:
@@ -73,7 +74,7 @@ def front_end_of(tower: AudioTower) -> AudioTower:
     """The light part of a tower that worker processes get a copy of; a tower with features of its own goes whole."""
     kind = type(tower)
     if kind.features is AudioTower.features and kind.valid_frames is AudioTower.valid_frames:
-        return FrontEnd(tower)
+        return LightTower(tower)
     return copy.deepcopy(tower).cpu().eval()
 
 
@@ -202,7 +203,8 @@ class WindowSet(Dataset[Features | AudioError]):
                     return got
                 part = got
             window = self.features(part[start - first : start - first + length])
-            values.append(window.values.half())
+            # Half precision would be heard in samples, which a front end may give as they are.
+            values.append(window.values.half() if isinstance(self.front_end.front_end, LogMel) else window.values)
             valid.append(window.valid_frames)
         return TrackFeatures(torch.stack(values), torch.tensor(valid))
 
@@ -217,7 +219,7 @@ class WindowSet(Dataset[Features | AudioError]):
         track = self.tracks[row]
         return {
             "front_end": self.front_end.front_end.identity()
-            if isinstance(self.front_end, FrontEnd)
+            if isinstance(self.front_end, LightTower)
             else self.front_end.identity(),
             "start_seconds": track.start_seconds,
             "end_seconds": track.end_seconds,
@@ -261,6 +263,7 @@ class CachedWindowSet(Dataset[Features | AudioError]):
         progress: Progress | None = None,
     ) -> None:
         self.tracks, self.front_end = windows.tracks, windows.front_end
+        self.seconds, self.file_rates = windows.seconds, windows.file_rates
         self.failures = list(windows.failures)
         self.entries: list[tuple[int, float]] = []
         self._first: dict[int, tuple[int, int]] = {}
@@ -271,7 +274,7 @@ class CachedWindowSet(Dataset[Features | AudioError]):
                 self.failures.append(item)
                 continue
             if values is None:
-                values = torch.empty(len(windows), *item.values.shape[1:], dtype=torch.float16)
+                values = torch.empty(len(windows), *item.values.shape[1:], dtype=item.values.dtype)
             first, count = len(self.entries), len(item.values)
             values[first : first + count] = item.values
             valid.append(item.valid_frames)
@@ -311,6 +314,7 @@ class StoredWindowSet(Dataset[Features | AudioError]):
         self, windows: WindowSet, *, workers: int, cache: FeatureCache, progress: Progress | None = None
     ) -> None:
         self.tracks, self.front_end, self.windows, self.cache = windows.tracks, windows.front_end, windows, cache
+        self.seconds, self.file_rates = windows.seconds, windows.file_rates
         self.failures = list(windows.failures)
         failed = set()
         for row, item in _decode(windows, workers, cache, progress, keep=False):

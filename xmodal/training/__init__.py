@@ -13,6 +13,7 @@ from xmodal.training.module import AlignmentModule
 from xmodal.training.optim import learning_rate_factor
 from xmodal.training.record import RecordRun
 from xmodal.training.retrieval import both_directions, pool_windows
+from xmodal.training.teaching import TeachBatches
 
 __all__ = [
     "AlignmentModule",
@@ -21,6 +22,7 @@ __all__ = [
     "RecordRun",
     "SpaceDoctor",
     "StopOnNonFinite",
+    "TeachBatches",
     "WritePredictions",
     "both_directions",
     "config_folder",

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -26,6 +26,13 @@ from xmodal.data.tracks import Track
 
 Key = tuple[int, int]
 """Index of a track in the training set, and the epoch."""
+
+
+class TrackFacts(NamedTuple):
+    """What the files of the training tracks are like, in the tracks' order."""
+
+    seconds: Sequence[float]
+    sample_rates: Sequence[int]
 
 
 class BatchSampler(Sampler[list[Key]], Configurable, ABC):
@@ -42,6 +49,7 @@ class BatchSampler(Sampler[list[Key]], Configurable, ABC):
     """
 
     tracks: Sequence[Track]
+    facts: TrackFacts | None
     batch_size: int
     seed: int
     rank: int
@@ -52,9 +60,16 @@ class BatchSampler(Sampler[list[Key]], Configurable, ABC):
         self.start = 0
 
     def prepare(
-        self, tracks: Sequence[Track], *, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1
+        self,
+        tracks: Sequence[Track],
+        *,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        facts: TrackFacts | None = None,
     ) -> None:
-        """Learn the tracks and this process's place among all.
+        """Learn the tracks, what their files are like, and this process's place among all.
 
         Raises:
             ValueError: If an argument is out of range, or there are fewer tracks than processes.
@@ -65,7 +80,7 @@ class BatchSampler(Sampler[list[Key]], Configurable, ABC):
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if len(tracks) < world_size:
             raise ValueError(f"{world_size} processes need at least a track each, got {len(tracks)} tracks")
-        self.tracks = tracks
+        self.tracks, self.facts = tracks, facts
         self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
         self.prepared()
 
@@ -132,57 +147,29 @@ class BatchSampler(Sampler[list[Key]], Configurable, ABC):
         return self
 
 
-class ShuffledBatches(BatchSampler):
-    """Every track at most once an epoch, in an order shuffled anew each epoch.
+class PlannedBatches(BatchSampler):
+    """Base of the samplers that deal out the tracks for a whole epoch at once: numbers only, no audio."""
 
-    Args:
-        shuffle: Shuffle; else in the order of the manifest.
-    """
-
-    def __init__(self, shuffle: bool = True) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.shuffle = shuffle
-        self._order: tuple[int, np.ndarray] | None = None
+        self._planned: tuple[int, np.ndarray] | None = None
+
+    @abstractmethod
+    def plan_epoch(self, rng: np.random.Generator) -> Int[np.ndarray, "batches batch"]:
+        """All batches of an epoch."""
 
     def batch(self, epoch: int, number: int) -> Int[np.ndarray, " batch"]:
-        """A slice of the epoch's permutation."""
-        if self._order is None or self._order[0] != epoch:
-            order = np.arange(len(self.tracks))
-            if self.shuffle:
-                np.random.default_rng([self.seed, epoch]).shuffle(order)
-            self._order = epoch, order
-        size = self.global_batch_size
-        return self._order[1][number * size : (number + 1) * size]
+        """A row of the epoch's plan."""
+        if self._planned is None or self._planned[0] != epoch:
+            self._planned = epoch, self.plan_epoch(np.random.default_rng([self.seed, epoch]))
+        planned: np.ndarray = self._planned[1][number]
+        return planned
 
     def prepared(self) -> None:
-        """Forget the permutation of other tracks."""
-        self._order = None
+        """Forget the plan of other tracks."""
+        self._planned = None
 
-
-class EvaluationBatches(Sampler[list[int]]):
-    """The items of a fixed set in order, each in exactly one batch of exactly one process.
-
-    Every process has the same number of batches, which differ in size by one at most: where a step must be taken by all
-    together, none waits for another, and nothing has to be embedded twice to even them out.
-
-    Args:
-        length: Items in the set.
-        batch_size: Items to a batch, at most.
-        rank: This process.
-        world_size: Number of processes.
-    """
-
-    def __init__(self, length: int, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank must be from 0 to {world_size - 1}, got {rank}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        self.length, self.batch_size, self.rank, self.world_size = length, batch_size, rank, world_size
-
-    def __len__(self) -> int:
-        longest = -(-self.length // self.world_size)
-        return -(-longest // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        own = np.arange(self.rank, self.length, self.world_size)
-        yield from (batch.tolist() for batch in np.array_split(own, len(self))) if len(self) else ()
+    def deal(self, order: Int[np.ndarray, " tracks"]) -> Int[np.ndarray, "batches batch"]:
+        """An order of tracks cut into batches; what is over at its end is left out."""
+        used = order[: len(self) * self.global_batch_size]
+        return used.reshape(len(self), self.global_batch_size)
