@@ -32,18 +32,62 @@ def combined(*losses, **arguments):
 
 
 MEMORY = named("CrossModalMemory", dim=32, size=24)
+SMALL_CNN = {"sample_rate": 8000, "n_fft": 256, "hop": 80, "bands": 32, "width": 0.25, "feature_dim": 64}
+
+
+def small_cnn(**more):
+    return {"class_path": "xmodal.towers.MobileCnn", "init_args": SMALL_CNN | more}
+
+
+# The captions' objective, and that of the tags where it fits beside.
 OBJECTIVES = {
-    "memory": {"loss": combined(INFONCE, memory=MEMORY)},
-    "memory and momentum encoder": {"loss": combined(INFONCE, memory=MEMORY), "key_momentum": 0.9},
-    "learned anchors beside captions": {
-        "prompt_loss": named("LearnedAnchors", loss=named("ProxyAnchorLoss"), dim=32),
+    "memory; proxy graph": {
+        "loss": combined(INFONCE, memory=MEMORY),
+        "prompt_loss": named("ProxyGraphLoss", dim=32, per_concept=2, neighbours=0.5),
+    },
+    "memory and momentum encoder; random meta classes (DREML)": {
+        "loss": combined(INFONCE, memory=MEMORY),
+        "key_momentum": 0.9,
+        "prompt_loss": named("MetaClassLoss", heads=8, groups=4),
     },
     "SoftTriple alone": {
         "loss": named("LearnedAnchors", loss=INFONCE, dim=32, per_concept=3, spread_weight=0.2),
         "prompt_weight": 0.0,
     },
-    "proxy graph": {"prompt_loss": named("ProxyGraphLoss", dim=32, per_concept=2, neighbours=0.5)},
-    "random meta classes": {"prompt_loss": named("MetaClassLoss", heads=8, groups=4)},
+    "boosted parts (BIER); learned anchors": {
+        "loss": named("BoostedEnsembleLoss", widths=[8, 8, 16]),
+        "prompt_loss": named("LearnedAnchors", loss=named("ProxyAnchorLoss"), dim=32),
+    },
+    "cascade of depths (HDC)": {
+        "audio": {
+            "class_path": "xmodal.towers.DepthEnsemble",
+            "init_args": {"tower": small_cnn(), "depths": [2], "width": 16},
+        },
+        "audio_parts": 2,
+        "loss": named("CascadedLoss", loss=named("ContrastiveLoss"), shares=[1.0, 0.5]),
+    },
+    "attention-based ensemble (ABE)": {
+        "audio": small_cnn(pooling={"class_path": "xmodal.towers.AttentionEnsemblePool", "init_args": {"learners": 4}}),
+        "audio_parts": 4,
+        "loss": combined(named("EnsembleLoss", loss=INFONCE, learners=4), named("DiversityRegularizer", learners=4)),
+    },
+    "divide and conquer; episodes (DMML)": {
+        "loss": named("DivideAndConquerLoss", loss=INFONCE, dim=32, learners=2, begin=1),
+        "prompt_loss": named("EpisodeLoss", temperature=0.1),
+    },
+    "heads (MIC, DiVA, JRD)": {
+        "loss": combined(
+            INFONCE,
+            named("InterclassHead", features=64, dim=32, width=8, clusters=3),
+            named("DiverseHeads", features=64, dim=32, width=8),
+            named("JointRepresentationRegularizer"),
+        )
+    },
+    "curvilinear distance, order statistics (LMKML)": {
+        "audio": small_cnn(pooling={"class_path": "xmodal.towers.OrderStatisticsPool"}),
+        "metric": {"class_path": "xmodal.towers.CurvilinearHead", "init_args": {"order": 2}},
+        "loss": named("ContrastiveLoss"),
+    },
 }
 
 

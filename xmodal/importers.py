@@ -25,5 +25,5 @@ def import_clap(source: str) -> TwoTower:
     )
     with torch.no_grad():
         for projection in (model.audio_projection, model.text_projection):
-            projection.layers.weight.copy_(torch.eye(model.dim))  # type: ignore[operator]
+            projection.layers.weight.copy_(torch.eye(model.dim))  # type: ignore[operator, union-attr]
     return model.eval()

@@ -37,6 +37,7 @@ from xmodal.configurable import Configurable, instantiate
 from xmodal.errors import ModelError
 from xmodal.hub import fetch, push
 from xmodal.towers.base import AudioTower, TextBatch, TextTower
+from xmodal.towers.metric import MetricHead
 from xmodal.view import Pooling, View, check_pooling, pooling_rule
 
 FORMAT_VERSION = 1
@@ -102,6 +103,46 @@ class Projection(nn.Module, Configurable):
         return {name: value for name, value in arguments.items() if name != "centred" or value}
 
 
+class PartedProjection(nn.Module, Configurable):
+    """A projection for each of the equal parts of the features: part k of the output has seen part k of them alone.
+
+    Args:
+        inputs: Width of the tower's features.
+        outputs: Dimension of the joint space.
+        parts: Number of parts.
+        hidden: Width of the hidden layers together; None for linear maps.
+        dropout: Share of hidden units dropped in training.
+        centred: End each part with a :class:`Centring`.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        parts: int,
+        hidden: int | None = None,
+        dropout: float = 0.0,
+        centred: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, width in (("the tower's features", inputs), ("dim", outputs), ("audio_hidden", hidden or 0)):
+            if width % parts:
+                raise ValueError(f"{name} must be a multiple of audio_parts={parts}, got {width}")
+        each = None if hidden is None else hidden // parts
+        self.parts = nn.ModuleList(
+            Projection(inputs // parts, outputs // parts, each, dropout, centred) for _ in range(parts)
+        )
+
+    def forward(self, features: Float[Tensor, "items inputs"]) -> Float[Tensor, "items outputs"]:
+        """Map features to the joint space part by part; not normalised."""
+        split = features.chunk(len(self.parts), dim=1)
+        return torch.cat([project(part) for project, part in zip(self.parts, split, strict=True)], dim=1)
+
+    def identity(self) -> dict[str, Any]:
+        """What shapes a vector besides the weights."""
+        return dict(self.config["init_args"])
+
+
 class TwoTower(nn.Module, Configurable):
     """Two towers, a projection each, unit vectors out.
 
@@ -120,6 +161,8 @@ class TwoTower(nn.Module, Configurable):
         keep_dim: Keep so many of the ``dim`` dimensions, the first ones; None for all. For a model that was trained
             so that its first dimensions say most (Matryoshka).
         centred: End each projection with a :class:`Centring`.
+        audio_parts: Project the tower's features in so many parts that do not see one another: for ensembles.
+        metric: A learned map that both sides pass behind their projections; None for none.
     """
 
     def __init__(
@@ -138,10 +181,12 @@ class TwoTower(nn.Module, Configurable):
         top_windows: int = 3,
         keep_dim: int | None = None,
         centred: bool = False,
+        audio_parts: int = 1,
+        metric: MetricHead | None = None,
     ) -> None:
         super().__init__()
-        if dim < 1:
-            raise ValueError(f"dim must be at least 1, got {dim}")
+        if dim < 1 or audio_parts < 1:
+            raise ValueError(f"dim and audio_parts must be at least 1, got {dim} and {audio_parts}")
         if keep_dim is not None and not 1 <= keep_dim <= dim:
             raise ValueError(f"the model has {dim} dimensions, so from 1 to {dim} can be kept, got {keep_dim}")
         check_pooling(pooling, top_windows)
@@ -150,8 +195,17 @@ class TwoTower(nn.Module, Configurable):
         self.dim = keep_dim or dim
         self.pooling = pooling
         self.top_windows = top_windows
-        self.audio_projection = Projection(audio.feature_dim, dim, audio_hidden, dropout, centred)
+        self.audio_projection: Projection | PartedProjection
+        if audio_parts == 1:
+            self.audio_projection = Projection(audio.feature_dim, dim, audio_hidden, dropout, centred)
+        else:
+            self.audio_projection = PartedProjection(
+                audio.feature_dim, dim, audio_parts, audio_hidden, dropout, centred
+            )
         self.text_projection = Projection(text.feature_dim, dim, text_hidden, dropout, centred)
+        self.metric = metric
+        if metric is not None:
+            metric.prepare(dim)
         self.windows = WindowPolicy(window_seconds, hop_seconds, last_window)
 
     @property
@@ -173,7 +227,7 @@ class TwoTower(nn.Module, Configurable):
             waveform: Mono samples in [-1, 1] at :attr:`sample_rate`.
             valid_samples: How many samples of each window are audio and not padding; None if all are.
         """
-        return self._unit(self.audio_projection(self.audio(waveform, valid_samples)))
+        return self._unit(self.project_encoded(self.audio(waveform, valid_samples)))
 
     def embed_audio_features(
         self, features: Float[Tensor, "windows bands frames"], valid_frames: Int[Tensor, " windows"] | None = None
@@ -185,8 +239,12 @@ class TwoTower(nn.Module, Configurable):
         self, features: Float[Tensor, "windows bands frames"], valid_frames: Int[Tensor, " windows"] | None = None
     ) -> Float[Tensor, "windows dim"]:
         """As :meth:`embed_audio_features`, before normalisation: some losses look at the norms."""
-        projected: Tensor = self.audio_projection(self.audio.encode(features, valid_frames))
-        return projected
+        return self.project_encoded(self.audio.encode(features, valid_frames))
+
+    def project_encoded(self, encoded: Float[Tensor, "windows audio_features"]) -> Float[Tensor, "windows dim"]:
+        """Vectors before normalisation from what ``audio.encode`` gave."""
+        projected: Tensor = self.audio_projection(encoded)
+        return projected if self.metric is None else self.metric(projected)
 
     def embed_text(self, texts: Sequence[str]) -> Float[Tensor, "texts dim"]:
         """Unit vectors of texts of any length (long ones are chunked and pooled, never cut)."""
@@ -207,7 +265,7 @@ class TwoTower(nn.Module, Configurable):
     def project_text(self, features: Float[Tensor, "texts features"]) -> Float[Tensor, "texts dim"]:
         """As :meth:`embed_text_features`, before normalisation."""
         projected: Tensor = self.text_projection(features)
-        return projected
+        return projected if self.metric is None else self.metric(projected)
 
     def _unit(self, vectors: Float[Tensor, "items outputs"]) -> Float[Tensor, "items dim"]:
         # In float32 even under autocast: a unit vector in bfloat16 is up to 0.4 % too long or too short.
@@ -261,7 +319,7 @@ class TwoTower(nn.Module, Configurable):
             },
             "window_pooling": pooling_rule(self.pooling, self.top_windows),
             "normalisation": "l2",
-        }
+        } | ({} if self.metric is None else {"metric": self.metric.config})
 
     def space_id(self) -> str:
         """Name of the space that the vectors live in: 16 hex digits of SHA-256 over weights and :meth:`identity`.

@@ -107,4 +107,16 @@ EMBEDDING_CASES = [
         oracle.hard_concept(info_nce(0.3), 2),
         directional=True,
     ),
+    Case(
+        "ensemble",
+        lambda: losses.EnsembleLoss(losses.ContrastiveLoss(1.3), 3),
+        oracle.ensemble(contrastive(1.3), 3),
+    ),
+    Case(
+        "cascade",
+        lambda: losses.CascadedLoss(losses.ContrastiveLoss(1.3), (1.0, 0.5, 0.4)),
+        oracle.cascade(contrastive(1.3), (1.0, 0.5, 0.4)),
+        exact_gradient=False,
+    ),
+    Case("episode", lambda: losses.EpisodeLoss(0.3, length_weight=0.1), oracle.episode(0.3, 0.1), directional=True),
 ]

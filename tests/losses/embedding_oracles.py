@@ -332,3 +332,60 @@ def hard_concept(inner: PairOracle, count: int) -> Oracle:
         return inner(a @ t.T, relevance, kept, weight * kept)
 
     return loss
+
+
+def sliced(a, t, parts) -> list[np.ndarray]:
+    """Cosines of each part of the vectors."""
+    a, t = unit(a), unit(t)
+    width = a.shape[1] // parts
+    cuts = [slice(k * width, (k + 1) * width) for k in range(parts)]
+    return [unit(a[:, cut]) @ unit(t[:, cut]).T for cut in cuts]
+
+
+def ensemble(inner: Callable[..., float], learners) -> Oracle:
+    def loss(a, t, relevance, valid, weight) -> float:
+        return mean([inner(s, relevance, valid, weight) for s in sliced(a, t, learners)])
+
+    return loss
+
+
+def cascade(inner: Callable[..., float], shares) -> Oracle:
+    def loss(a, t, relevance, valid, weight) -> float:
+        total, kept, before = 0.0, valid.copy(), None
+        for s, share in zip(sliced(a, t, len(shares)), shares, strict=True):
+            if before is not None:
+                places = [(i, j) for i in range(len(s)) for j in range(s.shape[1]) if kept[i, j]]
+                chosen = np.zeros_like(kept)
+                for kind in (
+                    sorted((p for p in places if relevance[p] > 0), key=lambda p: before[p]),
+                    sorted((p for p in places if relevance[p] <= 0), key=lambda p: -before[p]),
+                ):
+                    for place in kind[: max(1, int(np.ceil(share * len(kind) - 1e-9)))]:
+                        chosen[place] = True
+                kept = chosen
+            total += inner(s, relevance, kept, np.where(kept, weight, 0.0))
+            before = s
+        return total
+
+    return loss
+
+
+def episode(temperature, length_weight) -> Oracle:
+    def loss(a, t, relevance, valid, weight) -> float:
+        lengths = (mean([x @ x for x in a]) + mean([x @ x for x in t])) / 2
+        a, t = unit(a), unit(t)
+        terms, weights = [], []
+        right = (relevance > 0) & valid
+        for i, positives, negatives in anchors(relevance, valid):
+
+            def supports(j, i=i) -> list[float]:
+                return [a[i] @ t[j], *(a[i] @ a[k] for k in range(len(a)) if k != i and right[k, j])]
+
+            for p in positives if negatives else []:
+                own = min(supports(p)) / temperature
+                others = sum(weight[i, n] * np.exp(max(supports(n)) / temperature) for n in negatives)
+                terms.append(np.log(np.exp(own) + others) - own)
+                weights.append(weight[i, p])
+        return mean(terms, weights) + length_weight * lengths
+
+    return loss

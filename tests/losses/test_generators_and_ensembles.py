@@ -94,16 +94,87 @@ def test_learners_that_do_not_make_up_the_vector_are_refused():
         losses.DivideAndConquerLoss(losses.InfoNCELoss(), 5, learners=2)
 
 
-def test_a_divided_space_trains_the_part_of_the_nearest_cluster():
+def divided(inner, **settings):
+    return losses.DivideAndConquerLoss(inner, 4, learners=2, **settings).double()
+
+
+def test_a_divided_space_trains_each_cluster_s_own_part():
     inner = losses.InfoNCELoss(0.3)
-    loss = losses.DivideAndConquerLoss(inner, 4, learners=2).double()
+    loss = divided(inner)
     whole = apply_loss(inner, AUDIO, TEXT, RELEVANCE)
     torch.testing.assert_close(loss(AUDIO, TEXT, RELEVANCE), whole)
-    middle = F.normalize(AUDIO, dim=1).mean(dim=0)
-    loss.set_centres(torch.stack([-middle, middle]))
-    torch.testing.assert_close(loss(AUDIO, TEXT, RELEVANCE), apply_loss(inner, AUDIO[:, 2:], TEXT[:, 2:], RELEVANCE))
-    loss.set_centres(None)
+    unit = F.normalize(AUDIO, dim=1)
+    centres = F.normalize(torch.stack([unit[0], -unit[0]]), dim=1)
+    loss.set_centres(centres)
+    expected = 0.0
+    for k in range(2):
+        rows = [i for i in range(6) if int((unit[i] @ centres.T).argmax()) == k]
+        columns = [j for j in range(5) if RELEVANCE[rows, j].any()]
+        cut = slice(2 * k, 2 * k + 2)
+        if rows and columns:
+            part = apply_loss(
+                inner, unit[rows, cut], F.normalize(TEXT, dim=1)[columns, cut], RELEVANCE[rows][:, columns]
+            )
+            expected = expected + len(rows) / 6 * part
+    torch.testing.assert_close(loss(AUDIO, TEXT, RELEVANCE), expected)
+    torch.testing.assert_close(loss.eval()(AUDIO, TEXT, RELEVANCE), whole)
+    loss.train().set_centres(None)
     torch.testing.assert_close(loss(AUDIO, TEXT, RELEVANCE), whole)
+
+
+def test_the_space_is_divided_when_the_bank_is_full_or_when_told_and_whole_again_at_the_end():
+    loss = divided(losses.InfoNCELoss(), bank=12, every=2, end=5)
+    states = []
+    for _ in range(6):
+        loss(AUDIO, TEXT, RELEVANCE)
+        states.append(bool(loss.divided))
+    assert states == [False, True, True, True, True, False]
+    early = divided(losses.InfoNCELoss(), begin=1)
+    early(AUDIO, TEXT, RELEVANCE)
+    assert not early.divided
+    early(AUDIO, TEXT, RELEVANCE)
+    assert early.divided
+    again = divided(losses.InfoNCELoss(), begin=1)
+    again.load_state_dict(early.state_dict())
+    torch.testing.assert_close(again(AUDIO, TEXT, RELEVANCE), early(AUDIO, TEXT, RELEVANCE))
+
+
+def test_a_cluster_keeps_its_learner_when_it_is_found_again():
+    loss = divided(losses.InfoNCELoss(), bank=6, every=1)
+    loss(AUDIO, TEXT, RELEVANCE)
+    before = loss.centres.clone()
+    loss.set_centres(before.flip(0))
+    loss(AUDIO, TEXT, RELEVANCE)
+    torch.testing.assert_close(loss.centres, before.flip(0))
+
+
+def test_the_bank_holds_the_last_vectors():
+    loss = divided(losses.InfoNCELoss(), bank=8)
+    loss(AUDIO, TEXT, RELEVANCE)
+    loss(2 * AUDIO.flip(0), TEXT, RELEVANCE)
+    unit = F.normalize(AUDIO, dim=1)
+    torch.testing.assert_close(loss.recent[6:8], unit.flip(0)[:2])
+    torch.testing.assert_close(loss.recent[:4], unit.flip(0)[2:])
+
+
+def test_one_learner_or_a_cascade_that_keeps_everything_is_the_loss_itself():
+    inner = losses.TripletLoss(mining="all")
+    plain = apply_loss(inner, AUDIO, TEXT, RELEVANCE)
+    for loss in (losses.EnsembleLoss(inner, 1), losses.CascadedLoss(inner, [1.0])):
+        torch.testing.assert_close(loss(AUDIO, TEXT, RELEVANCE), plain)
+    both = losses.CascadedLoss(inner, [1.0, 1.0])(AUDIO, TEXT, RELEVANCE)
+    torch.testing.assert_close(both, 2 * losses.EnsembleLoss(inner, 2)(AUDIO, TEXT, RELEVANCE))
+    with pytest.raises(ValueError, match="shares must be one number a learner, got none"):
+        losses.CascadedLoss(inner, [])
+    with pytest.raises(ValueError, match="each of shares must be above 0 and at most 1, got 1.5"):
+        losses.CascadedLoss(inner, [1.0, 1.5])
+
+
+def test_an_episode_of_concepts_without_other_audio_is_the_hardest_support_loss():
+    relevance = torch.zeros(6, 5)
+    relevance[2, 1] = 1.0
+    plain = apply_loss(losses.HardestSupportLoss(0.4, direction_weights=(1.0, 0.0)), AUDIO, TEXT, relevance)
+    torch.testing.assert_close(losses.EpisodeLoss(0.4, length_weight=0.0)(AUDIO, TEXT, relevance), plain)
 
 
 def test_k_means_finds_clusters_that_are_apart():

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xmodal.configurable import instantiate
-from xmodal.towers import AttentionPool, AutoPool, MaxPool, MeanMaxPool, MeanPool, SegmentPool
+from xmodal.towers import (
+    AttentionEnsemblePool,
+    AttentionPool,
+    AutoPool,
+    MaxPool,
+    MeanMaxPool,
+    MeanPool,
+    OrderStatisticsPool,
+    SegmentPool,
+)
+from xmodal.towers.pooling import order_statistics
 
 CHANNELS = 5
 POOLINGS = {
@@ -17,6 +28,9 @@ POOLINGS = {
     "mean+max": MeanMaxPool,
     "attention": lambda: AttentionPool(hidden=3),
     "auto": lambda: AutoPool(initial_alpha=0.7),
+    "statistics": OrderStatisticsPool,
+    "two statistics": lambda: OrderStatisticsPool(2),
+    "ensemble": lambda: AttentionEnsemblePool(CHANNELS, hidden=3),
 }
 
 
@@ -34,6 +48,21 @@ def by_formula(name, pooling, frames):
         hidden = torch.tanh(first.weight[:, :, 0] @ frames + first.bias[:, None])
         weights = (second.weight[0, :, 0] @ hidden).softmax(dim=0)
         return torch.stack([(weights * channel).sum() for channel in frames])
+    if name.endswith("statistics"):
+        numbers = frames.double().numpy()
+        deviation = np.sqrt(numbers.var(axis=1) + 1e-8)
+        skewness = (((numbers - numbers.mean(axis=1, keepdims=True)) / deviation[:, None]) ** 3).mean(axis=1)
+        moments = [torch.from_numpy(each).float() for each in (numbers.mean(axis=1), deviation, skewness)]
+        gates = (pooling.gate.weight @ moments[0] + pooling.gate.bias).softmax(dim=0)
+        parts = zip(pooling.maps, moments, gates, strict=False)
+        return torch.cat([(each.weight @ moment + each.bias) * gate.sqrt() for each, moment, gate in parts])
+    if name == "ensemble":
+        parts = []
+        for (first, _, second, _), each in zip(pooling.masks, pooling.maps, strict=True):
+            hidden = torch.tanh(first.weight[:, :, 0] @ frames + first.bias[:, None])
+            attention = torch.sigmoid(second.weight[:, :, 0] @ hidden + second.bias[:, None])
+            parts.append(each.weight @ (attention * frames).mean(dim=1) + each.bias)
+        return torch.cat(parts)
     pooled = []
     for number, channel in enumerate(frames):
         if name == "auto":
@@ -141,3 +170,23 @@ def test_segments_are_averaged_apart_and_the_order_is_heard():
     torch.testing.assert_close(pool(frames[:1], one), pool.mix(frames[0, :, :1].expand(3, 2).flatten())[None])
     with pytest.raises(ValueError, match="segments must be at least 1, got 0"):
         SegmentPool(0)
+
+
+def test_pools_that_cannot_be_made_are_refused():
+    with pytest.raises(ValueError, match="orders must be from 1 to 3, got 4"):
+        OrderStatisticsPool(4)
+    with pytest.raises(ValueError, match="3 orders need as many channels at least, got 2"):
+        OrderStatisticsPool().prepare(2)
+    with pytest.raises(ValueError, match="a multiple of 2 learners, got 5"):
+        AttentionEnsemblePool(2).prepare(5)
+
+
+def test_products_of_statistics_are_a_gated_sum_of_kernels():
+    pooling = made("statistics")
+    clips = torch.randn(2, CHANNELS, 8)
+    vectors = pooling(clips)
+    moments = order_statistics(clips, torch.ones(2, 1, 8, dtype=torch.bool), 3)
+    gates = pooling.gate(moments[0]).softmax(dim=1)
+    kernels = [each(moment)[0] @ each(moment)[1] for each, moment in zip(pooling.maps, moments, strict=True)]
+    expected = sum(kernel * (gates[0, k] * gates[1, k]).sqrt() for k, kernel in enumerate(kernels))
+    torch.testing.assert_close(vectors[0] @ vectors[1], expected)

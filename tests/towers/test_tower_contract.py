@@ -16,6 +16,7 @@ from xmodal.configurable import instantiate
 from xmodal.errors import ModelError
 from xmodal.towers import (
     AstTower,
+    AttentionEnsemblePool,
     AttentionPool,
     AudioTower,
     AutoPool,
@@ -23,6 +24,7 @@ from xmodal.towers import (
     ClapAudioTower,
     ClapTextTower,
     Cnn10,
+    DepthEnsemble,
     Fcn,
     FieldsTower,
     HarmonicCnn,
@@ -30,6 +32,7 @@ from xmodal.towers import (
     MeanPool,
     MobileCnn,
     Musicnn,
+    OrderStatisticsPool,
     SegmentPool,
     SentenceTransformerTower,
     ShortChunkCnn,
@@ -52,10 +55,18 @@ AUDIO_TOWERS = {
     ),
     "ShortChunkResNet": lambda **more: ShortChunkResNet(**FRONT, channels=8, **more),
     "ShortChunkResNet-mean": lambda **more: ShortChunkResNet(**FRONT, channels=8, pooling=MeanPool(), **more),
+    "MobileCnn-statistics": lambda **more: MobileCnn(
+        **FRONT, width=0.125, feature_dim=24, pooling=OrderStatisticsPool(), **more
+    ),
+    "MobileCnn-ensemble": lambda **more: MobileCnn(
+        **FRONT, width=0.125, feature_dim=24, pooling=AttentionEnsemblePool(3, hidden=4), **more
+    ),
     "Cnn10": lambda **more: Cnn10(**FRONT, f_max=4000.0, **more),
 }
 AUGMENTED_TOWERS = list(AUDIO_TOWERS)
 AUDIO_TOWERS |= {
+    "DepthEnsemble": lambda: DepthEnsemble(MobileCnn(**FRONT, width=0.125, feature_dim=24), (1, 3), width=6),
+    "DepthEnsemble-short": lambda: DepthEnsemble(ShortChunkResNet(**FRONT, channels=4), (2,), width=6),
     "Fcn": lambda: Fcn(channels=4),
     "Fcn-jamendo": lambda: Fcn(jamendo=True, channels=4),
     "Musicnn": lambda: Musicnn(),

@@ -1,6 +1,7 @@
 """Training objectives on (score, relevance, valid, weight); :mod:`xmodal.losses.base` states what they share."""
 
 from xmodal.losses.anchors import LearnedAnchors, MetaClassLoss, ProxyGraphLoss
+from xmodal.losses.auxiliary import DiverseHeads, InterclassHead
 from xmodal.losses.base import EmbeddingLoss, PairwiseLoss, apply_loss
 from xmodal.losses.combined import CombinedObjective
 from xmodal.losses.concepts import (
@@ -10,7 +11,8 @@ from xmodal.losses.concepts import (
     GroupLoss,
     HierarchicalTripletLoss,
 )
-from xmodal.losses.ensembles import BoostedEnsembleLoss, DivideAndConquerLoss
+from xmodal.losses.ensembles import BoostedEnsembleLoss, CascadedLoss, DivideAndConquerLoss, EnsembleLoss
+from xmodal.losses.episodes import EpisodeLoss
 from xmodal.losses.generators import (
     AdversarialNegativeLoss,
     EmbeddingExpansionLoss,
@@ -85,6 +87,7 @@ __all__ = [
     "BinomialDevianceLoss",
     "BlackboxRankLoss",
     "BoostedEnsembleLoss",
+    "CascadedLoss",
     "CircleLoss",
     "ClusterContrastLoss",
     "CombinedObjective",
@@ -93,10 +96,13 @@ __all__ = [
     "DecorrelationRegularizer",
     "DistanceBinMiner",
     "DistanceWeightedMiner",
+    "DiverseHeads",
     "DiversityRegularizer",
     "DivideAndConquerLoss",
     "EmbeddingExpansionLoss",
     "EmbeddingLoss",
+    "EnsembleLoss",
+    "EpisodeLoss",
     "FStatisticLoss",
     "FacilityLocationLoss",
     "FastAPLoss",
@@ -111,6 +117,7 @@ __all__ = [
     "HighOrderLoss",
     "HistogramLoss",
     "InfoNCELoss",
+    "InterclassHead",
     "IntraPairVarianceLoss",
     "JointRepresentationRegularizer",
     "LatentCoincidenceLoss",

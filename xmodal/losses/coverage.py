@@ -29,11 +29,12 @@ REQUIRED: dict[str, Any] = {
     "loss": _INFONCE,
     "losses": [_INFONCE, {"class_path": "xmodal.losses.SpreadOutRegularizer"}],
     "dim": 256,
+    "features": 512,
     "heads": 8,
     "groups": 32,
     "widths": [64, 64, 128],
 }
-"""Examples of the arguments that have no default: a space of 256 dimensions."""
+"""Examples of the arguments that have no default: a space of 256 dimensions, audio features of 512."""
 
 SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("1.08", "NCALoss"): {"temperature": 0.5, "denominator": "negatives", "direction_weights": [1, 0]},
@@ -74,6 +75,41 @@ STANDARD: list[tuple[str, str, dict[str, Any], str]] = [
 """Name, class, arguments and note of what the field uses and the survey does not list."""
 
 
+ELSEWHERE: dict[str, list[tuple[str, str]]] = {
+    "1.17": [("xmodal.towers.CurvilinearHead", "metric: {class_path: xmodal.towers.CurvilinearHead}")],
+    "2.01": [("xmodal.towers.OrderStatisticsPool", "pooling: {class_path: xmodal.towers.OrderStatisticsPool}")],
+    "2.15": [("xmodal.metrics.rho_spectrum", "")],
+    "2.17": [("xmodal.metrics.map_at_r", "")],
+    "4.02": [
+        (
+            "xmodal.towers.DepthEnsemble",
+            "audio: {class_path: xmodal.towers.DepthEnsemble, "
+            "init_args: {tower: {class_path: xmodal.towers.MobileCnn}}}",
+        )
+    ],
+    "4.06": [
+        (
+            "xmodal.towers.AttentionEnsemblePool",
+            "pooling: {class_path: xmodal.towers.AttentionEnsemblePool, init_args: {learners: 8}}",
+        )
+    ],
+    "Momentum encoder for a memory's keys (CVPR 2020, NeurIPS 2021)": [
+        ("xmodal.training.momentum.MomentumEncoder", "key_momentum: 0.995")
+    ],
+    "CSLS (ICLR 2018)": [("xmodal.metrics.csls", "")],
+    "Inverted soft-max (ICLR 2017)": [("xmodal.metrics.inverted_softmax", "")],
+    "Querybank norm (CVPR 2022)": [("xmodal.metrics.querybank_norm", "")],
+}
+"""What stands outside of this package: its path and its line of YAML under ``model:``, empty for a function."""
+
+NOTES_ELSEWHERE = {
+    "Momentum encoder for a memory's keys (CVPR 2020, NeurIPS 2021)": "The loss must have a memory.",
+    "CSLS (ICLR 2018)": "A correction of scores for hubs, measured on a bank of queries.",
+    "Inverted soft-max (ICLR 2017)": "Likewise.",
+    "Querybank norm (CVPR 2022)": "Likewise, only where a hub would win.",
+}
+
+
 @dataclass(frozen=True)
 class Choice:
     """A class as one method.
@@ -82,15 +118,19 @@ class Choice:
         name: The class.
         config: Its ``class_path`` and the arguments that a config must have.
         tested_against: Oracles, or the test modules that hold its tests; empty if it is not tested.
+        line: The line of YAML of what is no objective; None for an objective.
     """
 
     name: str
     config: dict[str, Any]
     tested_against: tuple[str, ...]
+    line: str | None = None
 
     @property
     def yaml(self) -> str:
-        """The line of YAML that selects it."""
+        """The line of YAML that selects it; empty for a function."""
+        if self.line is not None:
+            return self.line
         import yaml
 
         body = yaml.safe_dump(self.config, default_flow_style=True, sort_keys=False, width=10_000).strip()
@@ -104,6 +144,8 @@ class Choice:
     @property
     def brief(self) -> str:
         """The class and its arguments, for a narrow column."""
+        if self.line is not None:
+            return self.config["class_path"].removeprefix("xmodal.")
         key, _, body = self.yaml.partition(" ")
         where = {"loss:": "", "-": " (beside a loss)"}.get(key, f" ({key[:-1]})")
         arguments = body.partition("init_args: ")[2].removesuffix("}").replace("class_path: xmodal.losses.", "")
@@ -160,7 +202,7 @@ def example_config(name: str, settings: dict[str, Any] | None = None) -> dict[st
 
 def is_added(name: str) -> bool:
     """Whether a class is a term beside a loss and trains nothing useful alone."""
-    return name.endswith("Regularizer") or name == "IntraPairVarianceLoss"
+    return name.endswith(("Regularizer", "Head", "Heads")) or name == "IntraPairVarianceLoss"
 
 
 def implemented() -> dict[str, list[str]]:
@@ -185,17 +227,27 @@ def methods() -> list[Method]:
     def choice(name: str, settings: dict[str, Any]) -> Choice:
         return Choice(name, example_config(name, settings), tuple(evidence.get(name, ())))
 
+    def elsewhere(key: str) -> tuple[Choice, ...]:
+        return tuple(
+            Choice(
+                path.rpartition(".")[2], {"class_path": path}, tuple(evidence.get(path.rpartition(".")[2], ())), line
+            )
+            for path, line in ELSEWHERE.get(key, ())
+        )
+
     classes = implemented()
     entries = [
         Method(
             row["id"],
             row["method"],
-            tuple(choice(name, SETTINGS.get((row["id"], name), {})) for name in classes.get(row["id"], ())),
+            tuple(choice(name, SETTINGS.get((row["id"], name), {})) for name in classes.get(row["id"], ()))
+            + elsewhere(row["id"]),
             row["note"],
         )
         for row in csv.DictReader(folder.joinpath("methods.csv").read_text(encoding="utf-8").splitlines())
     ]
-    return entries + [Method("", name, (choice(kind, args),), note) for name, kind, args, note in STANDARD]
+    standard = [Method("", name, (choice(kind, args),), note) for name, kind, args, note in STANDARD]
+    return entries + standard + [Method("", name, elsewhere(name), note) for name, note in NOTES_ELSEWHERE.items()]
 
 
 def in_survey(method: Method) -> bool:
@@ -209,7 +261,7 @@ def page() -> str:
     survey = [method for method in entries if in_survey(method)]
     others = [method for method in entries if not in_survey(method)]
     here = [method for method in survey if method.choices]
-    tested, partly = sum(method.tested for method in here), sum(m.note.startswith("Partly") for m in here)
+    tested = sum(method.tested for method in here)
     return "\n".join(
         [
             "# Methods",
@@ -217,10 +269,11 @@ def page() -> str:
             "<!-- Written by tests/losses/write_methods.py from the code; do not edit. -->",
             "",
             f"Of the {len(survey)} methods in sections 1 to 5 of the survey of deep metric learning that the project "
-            f"follows, {len(here)} are implemented, {partly} of them partly, and {tested} are tested. "
+            f"follows, {len(here)} are implemented and {tested} are tested; the others have a reason. "
             "`xmodal methods` prints this page.",
             "",
-            "* **YAML**: a line `loss: …` stands under `model:`; `miner: …`, `memory: …` and items `- …` of the list "
+            "* **YAML**: a line `loss: …`, `metric: …` or `audio: …` stands under `model:`, `pooling: …` among the "
+            "`init_args` of an audio tower; `miner: …`, `memory: …` and items `- …` of the list "
             "`losses:` are `init_args` of `xmodal.losses.CombinedObjective` ([how to](howto-loss.md)). Arguments that "
             "are not named have the defaults of the class; `dim` must be that of the model.",
             "* **Graded**: what a relevance between 0 and 1 means. *threshold*: above 0 is right, however much; *soft "
@@ -243,6 +296,10 @@ def page() -> str:
     )
 
 
+def _graded(choice: Choice) -> str:
+    return "–" if choice.line is not None else getattr(getattr(losses, choice.name), "graded", "–")
+
+
 def _table(entries: list[Method]) -> list[str]:
     lines = ["| id | method | class | YAML | graded | oracle | tested | note |", "|---|---|---|---|---|---|---|---|"]
     for method in entries:
@@ -250,8 +307,8 @@ def _table(entries: list[Method]) -> list[str]:
             method.id or "–",
             method.name,
             "<br>".join(f"`{choice.name}`" for choice in method.choices) or "–",
-            "<br>".join(f"`{choice.yaml}`" for choice in method.choices) or "–",
-            "<br>".join(getattr(getattr(losses, choice.name), "graded", "–") for choice in method.choices) or "–",
+            "<br>".join(f"`{choice.yaml}`" if choice.yaml else "–" for choice in method.choices) or "–",
+            "<br>".join(_graded(choice) for choice in method.choices) or "–",
             "<br>".join(", ".join(choice.tested_against) or "–" for choice in method.choices) or "–",
             "yes" if method.tested else "no",
             method.note,

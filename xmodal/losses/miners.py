@@ -8,12 +8,11 @@ generator, so a seeded run repeats it. (Semi-hard negatives belong to a positive
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from xmodal.configurable import Configurable
@@ -97,7 +96,7 @@ class MultiSimilarityMiner(Miner):
 class HardPairMiner(Miner):
     """The hardest share of the positives and the hardest share of the negatives of the whole batch.
 
-    One level of a cascade: give each level its own loss and a smaller share.
+    One level of a cascade; :class:`xmodal.losses.CascadedLoss` is the whole of it.
 
     Args:
         share: Part that stays, above 0 to 1; at least one pair of a kind.
@@ -115,11 +114,7 @@ class HardPairMiner(Miner):
 
     def factor(self, pairs: Pairs) -> Float[Tensor, "anchors others"]:
         """1 for the chosen pairs."""
-        chosen = torch.zeros_like(pairs.valid)
-        for hardness, member in ((-pairs.score, pairs.positive), (pairs.score, pairs.negative)):
-            keep = max(1, math.ceil(self.share * int(member.sum())))
-            chosen = chosen | top(hardness.reshape(1, -1), member.reshape(1, -1), keep).reshape(member.shape)
-        return chosen.to(pairs.score.dtype)
+        return hardest_share(pairs, self.share).to(pairs.score.dtype)
 
 
 class DistanceWeightedMiner(Miner):
@@ -318,6 +313,21 @@ class RhoMiner(Miner):
         turned = top(lot, pairs.positive, 1) & (pairs.positive.sum(dim=1, keepdim=True) > 1)
         turned &= torch.rand((pairs.score.shape[0], 1), device=pairs.score.device) < self.chance
         return Pairs(pairs.score, pairs.relevance.masked_fill(turned, 0.0), pairs.valid, pairs.weight)
+
+
+def hardest_share(pairs: Pairs, share: float) -> Bool[Tensor, "anchors others"]:
+    """The share of the positives with the lowest scores and of the negatives with the highest; one of a kind at least.
+
+    Of pairs that score the same as the last one chosen all are chosen.
+    """
+    chosen = torch.zeros_like(pairs.valid)
+    for hardness, member in ((-pairs.score, pairs.positive), (pairs.score, pairs.negative)):
+        count = member.sum()
+        keep = (share * count).ceil().clamp(min=1).long()
+        ranked = hardness.masked_fill(~member, -torch.inf).reshape(-1).sort(descending=True).values
+        edge = ranked.gather(0, (keep - 1).reshape(1))
+        chosen = chosen | (member & (hardness >= edge))
+    return chosen
 
 
 def _drawn(log_weight: Tensor, member: Tensor, draws: int) -> Tensor:

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from xmodal.losses.base import EmbeddingLoss, Graded, Pairs, PairwiseLoss
+from xmodal.losses.items import BatchItems, Need
 from xmodal.losses.numerics import check_range, distance, weighted_mean
 
 
@@ -181,10 +182,10 @@ class AlignmentUniformityLoss(EmbeddingLoss):
 class JointRepresentationRegularizer(EmbeddingLoss):
     """Unrelated items should not look alike in all their representations at once.
 
-    For each side the mean, over pairs of items without a common positive, of the product of two kernels: one on the
-    vectors, one on the profiles of scores against the other side. A kernel is the mean of Gaussians whose widths are
-    powers of two around the mean squared distance of the batch, which is a constant for the gradient. (The paper
-    multiplies kernels on several layers of the network; a loss here sees the last one and its scores.)
+    For each side the mean, over pairs of items without a common positive, of the product of three kernels: on the
+    tower's features before the projection, where they are handed on (in training they are), on the vectors, and on the
+    profiles of scores against the other side. A kernel is the mean of Gaussians whose widths are
+    powers of two around the mean squared distance of the batch, which is a constant for the gradient.
 
     Args:
         kernels: Number of widths.
@@ -194,20 +195,24 @@ class JointRepresentationRegularizer(EmbeddingLoss):
     """
 
     method_ids: ClassVar[tuple[str, ...]] = ("2.14",)
+    needs: ClassVar[frozenset[Need]] = frozenset({"features"})
 
     def __init__(self, kernels: int = 5) -> None:
         super().__init__()
         check_range("kernels", kernels, 1)
         self.kernels = kernels
 
-    def compute(
-        self, audio: Float[Tensor, "audio dim"], text: Float[Tensor, "text dim"], pairs: Pairs
+    def compute_with(
+        self, items: BatchItems, audio: Float[Tensor, "audio dim"], text: Float[Tensor, "text dim"], pairs: Pairs
     ) -> Float[Tensor, ""]:
         """The sum of both sides."""
         loss = audio.new_zeros(())
         profiles = (pairs.score, pairs.score.T)
-        for (x, positive), profile in zip(_sides(audio, text, pairs), profiles, strict=True):
-            loss = loss + weighted_mean(self._kernel(x) * self._kernel(profile), unrelated(positive).to(x.dtype))
+        features = (items.audio_features, items.text_features)
+        for (x, positive), profile, inner in zip(_sides(audio, text, pairs), profiles, features, strict=True):
+            product = self._kernel(x) * self._kernel(profile)
+            product = product if inner is None else product * self._kernel(inner.to(x.dtype))
+            loss = loss + weighted_mean(product, unrelated(positive).to(x.dtype))
         return loss
 
     def _kernel(self, x: Tensor) -> Tensor:

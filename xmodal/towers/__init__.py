@@ -14,11 +14,23 @@ if TYPE_CHECKING:
     from xmodal.towers.base import AudioTower, TextBatch, TextTower
     from xmodal.towers.char_ngrams import CharNgramTower
     from xmodal.towers.clap import ClapAudioTower, ClapTextTower
+    from xmodal.towers.depths import DepthEnsemble
     from xmodal.towers.fields import FieldsTower
     from xmodal.towers.mel import LogMel
+    from xmodal.towers.metric import CurvilinearHead, MetricHead
     from xmodal.towers.mobile_cnn import MobileCnn
     from xmodal.towers.panns import Cnn10, Cnn14
-    from xmodal.towers.pooling import AttentionPool, AutoPool, MaxPool, MeanMaxPool, MeanPool, SegmentPool, TimePool
+    from xmodal.towers.pooling import (
+        AttentionEnsemblePool,
+        AttentionPool,
+        AutoPool,
+        MaxPool,
+        MeanMaxPool,
+        MeanPool,
+        OrderStatisticsPool,
+        SegmentPool,
+        TimePool,
+    )
     from xmodal.towers.sentence_transformer import SentenceTransformerTower
     from xmodal.towers.short_chunk import ShortChunkResNet
     from xmodal.towers.spec_augment import SpecAugment
@@ -28,6 +40,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AstTower": "spectrogram_transformer",
+    "AttentionEnsemblePool": "pooling",
     "AttentionPool": "pooling",
     "AudioTower": "base",
     "AutoPool": "pooling",
@@ -36,6 +49,8 @@ _HOMES = {
     "ClapTextTower": "clap",
     "Cnn10": "panns",
     "Cnn14": "panns",
+    "CurvilinearHead": "metric",
+    "DepthEnsemble": "depths",
     "Fcn": "tagging_cnns",
     "FieldsTower": "fields",
     "HarmonicCnn": "tagging_cnns",
@@ -44,8 +59,10 @@ _HOMES = {
     "MaxPool": "pooling",
     "MeanMaxPool": "pooling",
     "MeanPool": "pooling",
+    "MetricHead": "metric",
     "MobileCnn": "mobile_cnn",
     "Musicnn": "tagging_cnns",
+    "OrderStatisticsPool": "pooling",
     "SegmentPool": "pooling",
     "SentenceTransformerTower": "sentence_transformer",
     "ShortChunkCnn": "tagging_cnns",
@@ -58,6 +75,7 @@ _HOMES = {
 }
 __all__ = [
     "AstTower",
+    "AttentionEnsemblePool",
     "AttentionPool",
     "AudioTower",
     "AutoPool",
@@ -66,6 +84,8 @@ __all__ = [
     "ClapTextTower",
     "Cnn10",
     "Cnn14",
+    "CurvilinearHead",
+    "DepthEnsemble",
     "Fcn",
     "FieldsTower",
     "HarmonicCnn",
@@ -74,8 +94,10 @@ __all__ = [
     "MaxPool",
     "MeanMaxPool",
     "MeanPool",
+    "MetricHead",
     "MobileCnn",
     "Musicnn",
+    "OrderStatisticsPool",
     "SegmentPool",
     "SentenceTransformerTower",
     "ShortChunkCnn",

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from xmodal.configurable import Configurable
+from xmodal.errors import ModelError
 from xmodal.towers.front_end import FrontEnd
 
 
@@ -67,6 +68,26 @@ class AudioTower(nn.Module, Configurable, ABC):
             features: What :meth:`features` gave.
             valid_frames: Frames to look at, at least one a clip; ``None`` means all.
         """
+
+    def depth_maps(
+        self,
+        features: Float[Tensor, "clips bands frames"],
+        valid_frames: Int[Tensor, " clips"] | None = None,
+    ) -> list[tuple[Float[Tensor, "clips channels bands frames"], Int[Tensor, " clips"] | None]]:
+        """The maps behind each block and how many of their frames are audio, for heads at several depths.
+
+        Raises:
+            ModelError: If the tower does not show them.
+        """
+        raise ModelError(f"{type(self).__name__} does not show its inner maps; use MobileCnn or ShortChunkResNet")
+
+    def from_maps(
+        self,
+        maps: Float[Tensor, "clips channels bands frames"],
+        valid_frames: Int[Tensor, " clips"] | None,
+    ) -> Float[Tensor, "clips feature_dim"]:
+        """Feature vectors from the last of :meth:`depth_maps`."""
+        raise ModelError(f"{type(self).__name__} does not show its inner maps; use MobileCnn or ShortChunkResNet")
 
     def forward(
         self,

@@ -179,3 +179,108 @@ class SegmentPool(TimePool):
         means = frames.masked_fill(~mask, 0.0) @ weight.to(frames.dtype)
         mixed: Tensor = self.mix(means.flatten(1))
         return mixed
+
+
+class OrderStatisticsPool(TimePool):
+    """Mean, standard deviation and skewness over time, each mapped and weighed clip by clip.
+
+    The moments of order 1 to ``orders`` of every channel are mapped linearly, each to an equal part of the vector, and
+    part k is multiplied by the root of a gate ``g_k``, a soft-max over the orders that a linear map reads off the mean.
+    The product of two such vectors is ``sum_k sqrt(g_k g'_k) <m_k, m'_k>``: a sum of kernels on statistics of rising
+    order, weighed by where the two clips lie. (The published metric is made of hand-made image features; this is its
+    counterpart on frames.)
+
+    Args:
+        orders: 1 for the mean alone, 2 with the standard deviation, 3 with the skewness.
+
+    References:
+        Lu, Wang and Moulin, "Image set classification using holistic multiple order statistics features and localized
+        multi-kernel metric learning", ICCV 2013.
+    """
+
+    def __init__(self, orders: int = 3) -> None:
+        super().__init__()
+        if not 1 <= orders <= 3:
+            raise ValueError(f"orders must be from 1 to 3, got {orders}")
+        self.orders = orders
+
+    def prepare(self, channels: int) -> None:
+        """Make a linear map an order and the gate."""
+        super().prepare(channels)
+        if channels < self.orders:
+            raise ValueError(f"{self.orders} orders need as many channels at least, got {channels}")
+        widths = [channels // self.orders + (k < channels % self.orders) for k in range(self.orders)]
+        self.maps = nn.ModuleList(nn.Linear(channels, width) for width in widths)
+        self.gate = nn.Linear(channels, self.orders)
+
+    def pool(
+        self, frames: Float[Tensor, "clips channels frames"], mask: Bool[Tensor, "clips 1 frames"]
+    ) -> Float[Tensor, "clips channels"]:
+        """Pool the valid frames by their statistics."""
+        moments = order_statistics(frames, mask, self.orders)
+        gates = self.gate(moments[0]).softmax(dim=1)
+        parts = [
+            each(moment) * gate.clamp(min=1e-6).sqrt()[:, None]
+            for each, moment, gate in zip(self.maps, moments, gates.unbind(dim=1), strict=True)
+        ]
+        return torch.cat(parts, dim=1)
+
+
+def order_statistics(
+    frames: Float[Tensor, "clips channels frames"], mask: Bool[Tensor, "clips 1 frames"], orders: int
+) -> list[Float[Tensor, "clips channels"]]:
+    """Mean, standard deviation and skewness of each channel over the valid frames, as many as asked for."""
+    count = mask.sum(dim=2)
+    mean = frames.masked_fill(~mask, 0.0).sum(dim=2) / count
+    centred = (frames - mean[:, :, None]).masked_fill(~mask, 0.0)
+    deviation = (centred.square().sum(dim=2) / count + 1e-8).sqrt()  # a constant channel has a slope too
+    skewness = (centred / deviation[:, :, None]).pow(3).sum(dim=2) / count
+    return [mean, deviation, skewness][:orders]
+
+
+class AttentionEnsemblePool(TimePool):
+    """Several learners, each with an attention mask of its own over the frames, side by side in one vector.
+
+    Learner k multiplies the frames by ``sigmoid(W_k tanh(V_k x))``, a mask over channels and time, averages over the
+    frames and maps the result to its part of the vector; the parts are of equal width. Keep them apart behind the
+    tower with ``audio_parts``, judge each by :class:`xmodal.losses.EnsembleLoss`, and hold them apart with
+    :class:`xmodal.losses.DiversityRegularizer`.
+
+    Args:
+        learners: Number of parts.
+        hidden: Width of the small networks that make the masks.
+
+    References:
+        Kim et al., "Attention-based ensemble for deep metric learning", ECCV 2018.
+    """
+
+    def __init__(self, learners: int = 4, *, hidden: int = 64) -> None:
+        super().__init__()
+        if learners < 1 or hidden < 1:
+            raise ValueError(f"learners and hidden must be at least 1, got {learners} and {hidden}")
+        self.learners, self.hidden = learners, hidden
+
+    def prepare(self, channels: int) -> None:
+        """Make a mask network and a linear map for each learner."""
+        super().prepare(channels)
+        if channels % self.learners:
+            raise ValueError(f"the channels must be a multiple of {self.learners} learners, got {channels}")
+        self.masks = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv1d(channels, self.hidden, 1), nn.Tanh(), nn.Conv1d(self.hidden, channels, 1), nn.Sigmoid()
+            )
+            for _ in range(self.learners)
+        )
+        self.maps = nn.ModuleList(nn.Linear(channels, channels // self.learners) for _ in range(self.learners))
+
+    def pool(
+        self, frames: Float[Tensor, "clips channels frames"], mask: Bool[Tensor, "clips 1 frames"]
+    ) -> Float[Tensor, "clips channels"]:
+        """Pool the valid frames once for each learner."""
+        frames = frames.masked_fill(~mask, 0.0)
+        count = mask.sum(dim=2)
+        parts = [
+            each((attention(frames) * frames).sum(dim=2) / count)
+            for attention, each in zip(self.masks, self.maps, strict=True)
+        ]
+        return torch.cat(parts, dim=1)

@@ -60,14 +60,28 @@ class ShortChunkResNet(AudioTower):
         self, features: Float[Tensor, "clips bands frames"], valid_frames: Int[Tensor, " clips"] | None = None
     ) -> Float[Tensor, "clips feature_dim"]:
         """Feature vectors of the first ``valid_frames`` frames of each clip."""
+        return self.from_maps(*self.depth_maps(features, valid_frames)[-1])
+
+    def depth_maps(
+        self, features: Float[Tensor, "clips bands frames"], valid_frames: Int[Tensor, " clips"] | None = None
+    ) -> list[tuple[Tensor, Tensor | None]]:
+        """The maps behind each block."""
         valid_frames = only_if_padded(valid_frames, features.shape[-1])
         maps = self.spec_bn(features[:, None])
         if self.augment is not None:
             maps = self.augment(maps[:, 0], valid_frames)[:, None]
         maps = maps.contiguous(memory_format=torch.channels_last)
+        depths = []
         for block in self.blocks:
             maps = block(maps, valid_frames)
             valid_frames = None if valid_frames is None else (valid_frames + 1) // 2
+            depths.append((maps, valid_frames))
+        return depths
+
+    def from_maps(
+        self, maps: Float[Tensor, "clips channels bands frames"], valid_frames: Int[Tensor, " clips"] | None
+    ) -> Float[Tensor, "clips feature_dim"]:
+        """Pooling over time."""
         # 128 bands are one after seven halvings; other numbers of bands leave a few, of which the loudest counts.
         series = maps.amax(dim=2)
         return self.pooling(series, None if valid_frames is None else frame_mask(valid_frames, series.shape[-1]))

@@ -107,7 +107,7 @@ class ItemSource:
         if "views" in module.needs:
             heard = heard_differently(batch.features, batch.valid_frames)
             second = network.audio.encode(heard, batch.valid_frames)
-            items = replace(items, second_audio_features=second, second_audio=network.audio_projection(second))
+            items = replace(items, second_audio_features=second, second_audio=network.project_encoded(second))
         return items
 
     def of_texts(

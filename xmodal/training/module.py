@@ -28,6 +28,7 @@ from xmodal.losses.base import EmbeddingLoss, PairwiseLoss, apply_loss
 from xmodal.losses.items import BatchItems, needs_of
 from xmodal.model import TwoTower
 from xmodal.towers.base import AudioTower, TextTower
+from xmodal.towers.metric import MetricHead
 from xmodal.training.chunks import in_chunks
 from xmodal.training.contrast import Contrast, contrasts_of
 from xmodal.training.draws import seed_draws, seeded_draws
@@ -67,6 +68,8 @@ class AlignmentModule(pl.LightningModule):
         warmup: Share of all steps over which the rate rises from 0.
         schedule: What follows: "cosine" to 0, or "constant".
         text_cache_gigabytes: Memory for what a frozen text encoder said of the texts it has read.
+        audio_parts: Project the audio tower's features in so many parts that do not see one another: for ensembles.
+        metric: A learned map that both sides pass behind their projections; None for none.
         proxy_learning_rate: Peak rate of learned anchors; None: ten times ``learning_rate``.
         key_momentum: Momentum of a slow copy of the network whose vectors a memory holds and meets, 0.99 or more;
             None for no copy. It needs a loss with a memory.
@@ -98,6 +101,8 @@ class AlignmentModule(pl.LightningModule):
         warmup: float = 0.05,
         schedule: Literal["cosine", "constant"] = "cosine",
         text_cache_gigabytes: float = 2.0,
+        audio_parts: int = 1,
+        metric: MetricHead | None = None,
         proxy_learning_rate: float | None = None,
         key_momentum: float | None = None,
         chunk_size: int | None = None,
@@ -121,6 +126,8 @@ class AlignmentModule(pl.LightningModule):
             hop_seconds=hop_seconds,
             last_window=last_window,
             centred=centred,
+            audio_parts=audio_parts,
+            metric=metric,
         )
         self.loss = loss
         self.prompt_loss = copy.deepcopy(loss) if prompt_loss is None else prompt_loss
@@ -249,7 +256,7 @@ class AlignmentModule(pl.LightningModule):
 
         def encode(features: Tensor, valid_frames: Tensor) -> tuple[Tensor, Tensor]:
             encoded = network.audio.encode(features, valid_frames)
-            return encoded, network.audio_projection(encoded)
+            return encoded, network.project_encoded(encoded)
 
         if not len(batch.features):
             return self._no_rows(network.audio.feature_dim), self._no_rows(network.dim)
