@@ -270,6 +270,22 @@ def _add_data_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     take.add_argument("--checksums", action="store_true", help="hash archives and audio whose checksum is published")
     take.add_argument("--json", action="store_true", help="as JSON")
     take.set_defaults(module="data", run="take_in")
+    check = actions.add_parser(
+        "check",
+        parents=[common],
+        help="decode a corpus and look for what is wrong in it",
+        description="Counts, lengths, rates, silence, clipping, copies, leaks between splits, licences. Exit code 1 "
+        "says that something is wrong.",
+    )
+    _add_source_options(check)
+    check.add_argument("--strict", action="store_true", help="exit code 1 also where there are only notes")
+    check.add_argument(
+        "--measurements",
+        type=Path,
+        metavar="FILE.jsonl",
+        help="keep what was measured, so that the next check is quick",
+    )
+    check.set_defaults(module="data", run="check")
     pack = actions.add_parser(
         "pack",
         parents=[common],

@@ -9,9 +9,14 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from xmodal.cli.shared import print_json, print_line, print_table, progress
+
+if TYPE_CHECKING:  # the help comes without loading torch
+    from xmodal.data.check import CheckReport
+    from xmodal.data.corpus import Corpus, SetAside
 
 
 def take_in(args: Namespace) -> int:
@@ -63,18 +68,85 @@ def take_in(args: Namespace) -> int:
     return 1 if report.findings else 0
 
 
-def pack(args: Namespace) -> int:
-    """``xmodal data pack``: a corpus to shards."""
-    from xmodal.data.manifests import read_corpus
-    from xmodal.data.pack import pack as write_shards
+def check(args: Namespace) -> int:
+    """``xmodal data check``: what is wrong in a corpus."""
+    from xmodal.data.check import check as check_corpus
+    from xmodal.data.pack import verify_shards
 
-    corpus = read_corpus(
+    corpus = _read(args)
+    try:
+        with progress("decoding", len(corpus.tracks)) as advance:
+            report = check_corpus(corpus, workers=args.workers, measurements=args.measurements, progress=advance)
+    except KeyboardInterrupt:
+        if args.measurements is not None:
+            sys.stderr.write("xmodal: what was measured is kept; the same command goes on from there\n")
+        raise
+    altered = verify_shards(args.source) if Path(args.source).is_dir() else []
+    wrong = report.wrong or bool(altered)
+    if args.json:
+        print_json(report.to_dict() | {"altered_shards": [asdict(one) for one in altered], "wrong": wrong})
+    else:
+        _print_check(args.source, report, altered)
+    return 1 if wrong or (args.strict and report.findings) else 0
+
+
+def _print_check(source: str, report: CheckReport, altered: Sequence[SetAside]) -> None:
+    rows = [
+        ["corpus", source],
+        ["tracks", _listed({"": report.tracks} if set(report.splits) <= {""} else report.splits, "")],
+    ]
+    if report.seconds:
+        seconds = dict(report.seconds)
+        total = seconds.pop("total")
+        spread = ", ".join(f"{name} {length:.1f} s" for name, length in seconds.items())
+        rows += [["length", f"{total / 3600:.2f} hours; {spread}"]]
+    rows += [
+        ["sample rate", _listed(report.sample_rates, " Hz")],
+        ["channels", _listed(report.channels, "")],
+        ["format", _listed(report.formats, "")],
+        ["licence", _listed({name or "none given": count for name, count in report.licences.items()}, "")],
+        ["texts", ", ".join(f"{count} {name}" for name, count in report.texts.items() if count)],
+    ]
+    print_table(rows)
+    findings = [["", "what", "how many", "for example"]]
+    findings += [["wrong", f"shard altered: {one.reason}", "1", one.id] for one in altered]
+    findings += [[one.level, one.what, str(one.count), "\n".join(one.examples[:3])] for one in report.findings]
+    print_line("")
+    if len(findings) > 1:
+        print_table(findings)
+    else:
+        print_line("nothing is wrong")
+    if report.failures:
+        print_line("")
+        print_table([["missing or unreadable", "reason"], *((one.id, one.reason) for one in report.failures[:20])])
+        if len(report.failures) > 20:
+            print_line(f"and {len(report.failures) - 20} more; --json lists them all")
+
+
+def _listed(counts: dict[str, int], unit: str) -> str:
+    """Counts by name, the six most frequent."""
+    named = [f"{name}{unit}: {count}" if name else str(count) for name, count in list(counts.items())[:6]]
+    more = sum(list(counts.values())[6:])
+    return ", ".join(named) + (f", others: {more}" if more else "")
+
+
+def _read(args: Namespace) -> Corpus:
+    from xmodal.data.manifests import read_corpus
+
+    return read_corpus(
         args.source,
         audio_root=args.audio_root,
         tag_fields=args.tag_fields,
         split_field=args.split_field,
         missing="skip",
     )
+
+
+def pack(args: Namespace) -> int:
+    """``xmodal data pack``: a corpus to shards."""
+    from xmodal.data.pack import pack as write_shards
+
+    corpus = _read(args)
     tracks = list(corpus.tracks)
     if args.shuffle is not None:
         random.Random(args.shuffle).shuffle(tracks)
