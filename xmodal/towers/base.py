@@ -32,6 +32,7 @@ class AudioTower(nn.Module, Configurable, ABC):
     Attributes:
         sample_rate: Samples a second that the waveforms must have.
         feature_dim: Length of the vectors.
+        shortest: Samples that the network needs; shorter clips are continued with zeros.
         front_end: The log-mel spectrogram, or the plain waveform; part of the tower's identity.
         frozen: No weight of the tower is trained.
         asset_prefixes: Prefixes of the state dict whose tensors :meth:`save_assets` writes.
@@ -39,6 +40,7 @@ class AudioTower(nn.Module, Configurable, ABC):
 
     sample_rate: int
     feature_dim: int
+    shortest: int = 1
     frozen: bool = False
     asset_prefixes: tuple[str, ...] = ()
 

@@ -68,9 +68,10 @@ class ClapAudioTower(AudioTower):
     def log_mel(self, waveform: Float[Tensor, "clips samples"]) -> Float[Tensor, "clips frames bands"]:
         """CLAP's spectrogram in decibels of clips of equal length, filled up to the model's length."""
         samples, full = waveform.shape[1], int(self.extractor.nb_max_samples)
-        if self.extractor.padding in ("repeat", "repeatpad") and samples < full:
-            waveform = waveform.repeat(1, full // samples + (self.extractor.padding == "repeat"))[:, :full]
-        waveform = F.pad(waveform, (0, full - waveform.shape[1]))
+        place = torch.arange(full, device=waveform.device)
+        times = {"repeat": full // samples + 1, "repeatpad": full // samples}.get(self.extractor.padding, 1)
+        # A gather and not a repetition, whose number would be fixed in an exported graph.
+        waveform = waveform[:, place % samples] * (place < samples * times)
         with torch.autocast(waveform.device.type, enabled=False):  # half precision cannot hold a power spectrum
             spectrum = torch.stft(
                 waveform.float(),

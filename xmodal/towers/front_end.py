@@ -85,7 +85,7 @@ def by_length(
         network: Waveforms ``[clips, samples]`` without padding to vectors.
         features: What :class:`RawWaveform` gave.
         valid_samples: Samples of each clip that are audio; None means all. In an exported graph, which cannot branch,
-            it is not looked at: whoever runs the graph hands over clips without padding.
+            it is not looked at: whoever runs the graph hands over clips without padding and not too short.
         shortest: Samples that the network needs; a shorter clip is continued with zeros.
         longest: Samples that the network takes at most; None means any number.
 
@@ -93,7 +93,9 @@ def by_length(
         ValueError: If a clip has no valid sample, or more than ``longest``.
     """
     waveform = features[:, 0]
-    if valid_samples is None or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
+        return network(waveform)
+    if valid_samples is None:
         _check_longest(waveform.shape[1], longest)
         return network(_at_least(waveform, shortest))
     if bool((valid_samples < 1).any()):
@@ -130,7 +132,7 @@ def _at_least(waveform: Tensor, shortest: int) -> Tensor:
 
 
 def _check_longest(samples: int, longest: int | None) -> None:
-    if longest is not None and not torch.compiler.is_compiling() and samples > longest:
+    if longest is not None and samples > longest:
         raise ValueError(
             f"this network hears at most {longest} samples at a time, got {samples}; "
             "set the model's window_seconds lower"

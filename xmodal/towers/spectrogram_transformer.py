@@ -55,6 +55,7 @@ class AstTower(AudioTower):
         self.extractor = extractor
         self.frozen = not trainable
         self.frame, self.hop = round(_FRAME_SECONDS * rate), round(_HOP_SECONDS * rate)
+        self.shortest = self.frame
         self.n_fft = 1 << (self.frame - 1).bit_length()
         banks, _ = get_mel_banks(extractor.num_mel_bins, self.n_fft, rate, _LOWEST_HZ, 0.0, 100.0, -500.0, 1.0)
         # Not persistent: both follow from the settings. Kaldi's banks leave the Nyquist frequency out.
@@ -68,7 +69,7 @@ class AstTower(AudioTower):
         """Feature vectors of the first ``valid_frames`` samples of each clip."""
         # One sample short of the frame that the model has no position for.
         longest = self.frame + self.hop * int(self.extractor.max_length) - 1
-        return by_length(self._embed, features, valid_frames, shortest=self.frame, longest=longest)
+        return by_length(self._embed, features, valid_frames, shortest=self.shortest, longest=longest)
 
     def filter_bank(self, waveform: Float[Tensor, "clips samples"]) -> Float[Tensor, "clips frames bands"]:
         """Kaldi's log filter bank: frames that lie wholly in the clip, their mean removed, pre-emphasised."""
