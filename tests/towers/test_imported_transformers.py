@@ -159,3 +159,26 @@ def test_an_imported_audio_tower_is_made_again_from_what_it_wrote(tmp_path):
             again.pooling.load_state_dict(tower.pooling.state_dict())
         assert torch.equal(again(clip), tower.eval()(clip))
         assert again.identity() == json.loads(json.dumps(tower.identity()))
+
+
+@torch.no_grad()
+def test_an_imported_clap_is_a_model_in_claps_own_joint_space(tmp_path, capsys):
+    from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
+
+    from xmodal.cli import main
+    from xmodal.model import TwoTower
+
+    source = write_clap(tmp_path / "clap")
+    assert main(["import", str(source), "--out", str(tmp_path / "model")]) == 0
+    assert "12 dimensions at 8000 Hz" in capsys.readouterr().out
+    model = TwoTower.load(tmp_path / "model")
+    assert model.windows.window_seconds == 2.0
+    assert not (tmp_path / "model" / "pytorch_model.bin").exists()
+    original = ClapModel.from_pretrained(source).eval()
+    clip = tone(16_000)
+    inputs = ClapFeatureExtractor.from_pretrained(source)(list(clip.numpy()), sampling_rate=RATE, return_tensors="pt")
+    assert_close(model.embed_audio(clip), original.get_audio_features(**inputs).pooler_output, atol=2e-5, rtol=0)
+    tokens = AutoTokenizer.from_pretrained(source)(["w1 w2"], return_tensors="pt")
+    assert_close(model.embed_text(["w1 w2"]), original.get_text_features(**tokens).pooler_output, atol=1e-5, rtol=0)
+    assert main(["import", "no/such/clap", "--out", str(tmp_path / "x")]) == 2
+    assert "there is no such folder" in capsys.readouterr().err

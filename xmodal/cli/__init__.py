@@ -247,9 +247,7 @@ def _parser() -> argparse.ArgumentParser:
     methods.set_defaults(module="methods", run="methods")
 
     fetch = commands.add_parser("import", parents=[common], help="a published CLAP model as a model folder")
-    fetch.add_argument(
-        "source", metavar="MODEL", help="a transformers folder, or an id such as laion/clap-htsat-unfused"
-    )
+    fetch.add_argument("source", metavar="MODEL", help="a folder or Hub id, e.g. laion/clap-htsat-unfused")
     fetch.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model folder")
     fetch.set_defaults(module="interop", run="import_model")
 
@@ -259,9 +257,7 @@ def _parser() -> argparse.ArgumentParser:
     onnx.add_argument("model", metavar="MODEL", help="the model folder")
     onnx.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of the export")
     onnx.add_argument("--precision", type=_names, default=["fp32"], metavar="A,B", help="of fp32, fp16, int8 (fp32)")
-    onnx.add_argument(
-        "--check", type=Path, metavar="MANIFEST", help="tracks with captions or tags: compare what is found"
-    )
+    onnx.add_argument("--check", type=Path, metavar="MANIFEST", help="tracks with texts: compare what is found")
     onnx.add_argument("--audio-root", type=Path, help="where the manifest's relative paths start")
     onnx.add_argument("--tag-fields", type=_names, metavar="A,B", help="more columns that hold tags")
     onnx.add_argument("--force", action="store_true", help="replace an export that is there")

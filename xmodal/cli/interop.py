@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from argparse import Namespace
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from xmodal.cli.shared import load_embedder, print_json, print_line, print_table
+
+if TYPE_CHECKING:
+    from xmodal.data.tracks import Track
 
 
 def import_model(args: Namespace) -> int:
@@ -24,7 +28,7 @@ def export_onnx(args: Namespace) -> int:
     from xmodal.interop.onnx import export_onnx as export
     from xmodal.interop.onnx import parity
 
-    tracks = ()
+    tracks: list[Track] = []
     if args.check is not None:  # read first, so that a bad manifest costs no export
         tracks = read_tracks(args.check, audio_root=args.audio_root, tag_fields=args.tag_fields, missing="skip")
     embedder = load_embedder(args.model, args)

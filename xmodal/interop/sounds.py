@@ -83,8 +83,8 @@ def embed_samples(model: TwoTower, clips: Sequence[np.ndarray], batch_size: int 
     for row in range(len(clips)):
         mine = [place for place, (owner, _) in enumerate(pieces) if owner == row]
         windows = [pieces[place][1] for place in mine]
-        weights = np.asarray([window.valid_samples / len(window.samples) for window in windows])
-        energies = np.asarray([np.dot(window.samples, window.samples) for window in windows])
-        pooled.append(pool(together[mine], weights, energies, model.pooling, model.top_windows))
+        shares = np.asarray([window.valid_samples / len(window.samples) for window in windows])
+        energies = np.asarray([float(np.dot(window.samples, window.samples)) for window in windows])
+        pooled.append(pool(together[mine], shares, energies, model.pooling, model.top_windows))
     stacked = np.stack(pooled) if pooled else np.zeros((0, model.dim), np.float32)
     return torch.from_numpy(stacked).to(model.device)

@@ -132,6 +132,8 @@ def _settings(model: TwoTower, aside: Path, precisions: Sequence[str]) -> dict[s
         "dim": model.dim,
         "sample_rate": model.sample_rate,
         "windows": model.identity()["windows"],
+        "pooling": model.pooling,
+        "top_windows": model.top_windows,
         "audio": {
             "inputs": ["waveform", "valid_samples"],
             "padding": not isinstance(model.audio.front_end, RawWaveform),

@@ -56,6 +56,7 @@ class OnnxModel(nn.Module):
         self.windows = WindowPolicy(
             *(self.settings["windows"][name] for name in ("window_seconds", "hop_seconds", "last"))
         )
+        self.pooling, self.top_windows = self.settings["pooling"], int(self.settings["top_windows"])
         self._audio = self._session(folder, f"audio.{precision}.onnx", threads)
         self._text = self._session(folder, f"text.{precision}.onnx", threads)
         text = self.settings["text"]
