@@ -2,8 +2,8 @@
 
     hear-validator xmodal.interop.hear --model demo/model
 
-A scene embedding is the vector that ``xmodal embed`` gives for the clip. A timestamp embedding is the unit vector of one
-short window whose centre is the timestamp, with zeros beyond the ends of the clip; there is one every 50 ms.
+A scene embedding is the vector that ``xmodal embed`` gives for the clip. A timestamp embedding is the unit vector of
+one short window whose centre is the timestamp, with zeros beyond the ends of the clip; there is one every 50 ms.
 """
 
 from __future__ import annotations
