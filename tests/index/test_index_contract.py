@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from xmodal import index as engines
 from xmodal.embeddings import Embeddings
 from xmodal.errors import IndexFormatError, SpaceMismatchError
-from xmodal.index import ENGINES, Index, load_index
+from xmodal.index import ENGINES, Index
 from xmodal.index.where import facets, holds, parse_where
 
 SPACE, DIM, ROWS = "0123456789abcdef", 24, 1500
@@ -21,9 +22,32 @@ RECALL_FLOOR = 0.95
 GENRES = ("Rock", "jazz", "Folk")
 
 
+DATABASES = ("milvus", "postgres")
+URLS = {}
+OPENED = []
+
+
 def build_index(embeddings, kind):
     kind, _, codes = kind.partition("+")
-    return engines.build_index(embeddings, kind, **({"codes": codes} if codes else {}))
+    settings = {"codes": codes} if codes else {}
+    if kind in DATABASES:
+        settings = {"url": URLS[kind], "collection": f"c{uuid.uuid4().hex[:12]}"}
+    index = engines.build_index(embeddings, kind, **settings)
+    OPENED.append(index)
+    return index
+
+
+def load_index(place, **options):
+    index = engines.load_index(place, **options)
+    OPENED.append(index)
+    return index
+
+
+@pytest.fixture(scope="module", autouse=True)
+def closed():
+    yield
+    while OPENED:
+        OPENED.pop().close()
 
 
 def unit(vectors):
@@ -52,6 +76,8 @@ QUERIES = clustered(40, seed=7)
 
 @pytest.fixture(scope="module", params=KINDS)
 def kind(request):
+    if request.param in DATABASES:
+        URLS[request.param] = request.getfixturevalue(f"{request.param}_url")
     return request.param
 
 
@@ -93,7 +119,7 @@ def test_the_best_rows_are_found_best_first_with_their_cosines(shared):
     assert (np.diff(scores, axis=1) <= 0).all()
     cosines = np.einsum("qd,qkd->qk", QUERIES, CORPUS.vectors[rows])
     np.testing.assert_allclose(scores, cosines, atol=1e-6)
-    if shared.kind not in ("hnsw", "ivf"):
+    if shared.kind not in ("hnsw", "ivf", *DATABASES):
         np.testing.assert_array_equal(rows, truth)
         np.testing.assert_allclose(scores, truth_scores, atol=1e-6)
     assert (scores.dtype, rows.dtype) == (np.float32, np.int64)
@@ -131,6 +157,8 @@ def test_searches_from_many_threads_agree_with_one(shared):
         place, k, among = job
         return find(shared, QUERIES[place : place + 1], k, among=among)[1].tolist()
 
+    if shared.kind in DATABASES:  # each search is a request
+        jobs = jobs[::12]
     one_by_one = [run(job) for job in jobs]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(run, jobs)) == one_by_one
@@ -157,18 +185,19 @@ def test_rows_that_are_not_there_are_refused(shared, among):
 
 def test_ids_and_metadata_belong_to_the_vectors_through_save_load_add_and_remove(kind, tmp_path):
     expected = {}
-    index = build_index(export(300), kind)
-    for part in (export(300), export(80, 5, prefix="new")):
+    rows = 60 if kind in DATABASES else 300  # each look at a row is a request there
+    index = build_index(export(rows), kind)
+    for part in (export(rows), export(80, 5, prefix="new")):
         for id_, vector, facts in zip(part.ids, part.vectors, part.metadata, strict=True):
             expected[id_] = (vector, facts)
 
     def check(index):
         assert sorted(index.ids) == sorted(expected)
         _, rows = find(index, np.stack([expected[id_][0] for id_ in index.ids]))
-        assert [index.ids[row] for row in rows[:, 0]] == index.ids
+        assert [index.ids[row] for row in rows[:, 0]] == list(index.ids)
         assert index.metadata == [expected[id_][1] for id_ in index.ids]
         np.testing.assert_array_equal(index.vectors(), np.stack([expected[id_][0] for id_ in index.ids]))
-        np.testing.assert_array_equal(index.rows_of(index.ids), np.arange(len(index)))
+        assert [index.ids[row] for row in index.rows_of(index.ids)] == list(index.ids)
 
     def saved(index):
         index.save(tmp_path / "index")
@@ -178,7 +207,7 @@ def test_ids_and_metadata_belong_to_the_vectors_through_save_load_add_and_remove
     check(index)
     check(saved(index))
     # A few at a time, then most: a graph keeps dead nodes for a while and then is built again.
-    for which in (slice(10, 40), slice(0, None, 9), slice(0, 150)):
+    for which in (slice(10, 40), slice(0, None, 9), slice(0, rows // 2)):
         gone = index.ids[which]
         index.remove(gone)
         for id_ in gone:
@@ -207,15 +236,14 @@ def test_an_id_that_was_removed_can_come_back_with_another_vector(index):
     index.remove(["t3"])
     index.add(export(1, 4, ids=["t3"]))
     assert index.ids[-1] == "t3"
-    assert index.rows_of(["t3"]).tolist() == [119]
-    assert find(index, export(1, 4).vectors)[1].tolist() == [[119]]
+    assert find(index, export(1, 4).vectors)[1].tolist() == [index.rows_of(["t3"]).tolist()]
 
 
 def test_a_loaded_index_gives_the_same_results_and_remembers_what_it_is(shared, kind, tmp_path):
     shared.save(tmp_path)
     loaded = load_index(tmp_path)
     assert type(loaded) is type(shared)
-    assert type(loaded).load(tmp_path).ids == Index.load(tmp_path).ids == CORPUS.ids
+    assert list(type(loaded).load(tmp_path).ids) == list(Index.load(tmp_path).ids) == CORPUS.ids
     assert (loaded.kind, loaded.space_id, loaded.dim, loaded.settings) == (shared.kind, SPACE, DIM, shared.settings)
     for before, after in zip(find(shared, QUERIES, 10), find(loaded, QUERIES, 10), strict=True):
         np.testing.assert_array_equal(before, after)
@@ -297,7 +325,7 @@ def test_an_export_of_another_space_or_dimension_is_not_added(index):
 def test_an_id_is_added_once_and_a_refused_export_leaves_no_row(index):
     with pytest.raises(ValueError, match="holds 't119' and 1 more already"):
         index.add(export(3, ids=["new", "t119", "t4"]))
-    assert index.ids == export(120).ids
+    assert list(index.ids) == export(120).ids
     assert len(index.vectors()) == 120
     with pytest.raises(ValueError, match="holds no 'new'"):
         index.rows_of(["new"])
@@ -446,8 +474,8 @@ def test_an_index_opened_in_its_files_gives_the_same_results(shared, tmp_path):
         np.testing.assert_array_equal(before, after)
     np.testing.assert_array_equal(opened.vectors([3, 5]), CORPUS.vectors[[3, 5]])
     opened.save(tmp_path / "copy")
-    assert load_index(tmp_path / "copy").ids == CORPUS.ids
-    if shared.kind != "exact":
+    assert list(load_index(tmp_path / "copy").ids) == CORPUS.ids
+    if shared.kind not in ("exact", *DATABASES):
         with pytest.raises(ValueError, match="opened with mmap=True cannot be changed"):
             opened.remove(["t0"])
     assert len(find(opened, QUERIES, 5)[1]) == 40

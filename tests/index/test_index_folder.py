@@ -17,7 +17,7 @@ from xmodal.embeddings import Embeddings
 from xmodal.errors import IndexFormatError
 from xmodal.index import ENGINES, build_index, folder, load_index
 
-KINDS = sorted(ENGINES)
+KINDS = sorted({*ENGINES} - {"milvus", "postgres"})
 
 
 def index_of(prefix, kind="exact", rows=6):

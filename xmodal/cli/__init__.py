@@ -124,24 +124,49 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("--lines", type=_count, metavar="N", help="lines of lyrics to a group (default: the model's)")
     embed.set_defaults(module="catalogue", run="embed")
 
-    index = commands.add_parser("index", help="make or describe a searchable index")
+    index = commands.add_parser("index", help="make, change, move, compare or describe searchable indexes")
     actions = index.add_subparsers(dest="action", required=True, metavar="ACTION")
-    build = actions.add_parser("build", parents=[common], help="vectors in a Parquet file to an index folder")
-    build.add_argument("embeddings", type=Path, metavar="FILE.parquet", help="what xmodal embed wrote")
-    build.add_argument("--out", type=Path, required=True, metavar="DIR", help="the index folder")
-    build.add_argument(
-        "--kind",
-        default="auto",
-        choices=["auto", "exact", "flat", "hnsw", "ivf"],
-        help="exact: reference; flat: every vector compared; hnsw: a graph, for many; ivf: lists of codes, for more "
-        "than the memory holds; auto (default): by size and memory",
-    )
-    build.set_defaults(module="catalogue", run="index_build")
+    build = actions.add_parser("build", parents=[common], help="vectors to an index")
+    build.add_argument("embeddings", type=Path, metavar="VECTORS", help="what xmodal embed wrote: a file or a folder")
+    _add_engine_options(build)
+    build.set_defaults(module="indexes", run="index_build")
+    for name, what in [
+        ("add", "put more vectors into an index"),
+        ("update", "give an index newer vectors and metadata, and add those that it has not"),
+    ]:
+        change = actions.add_parser(name, parents=[common], help=what)
+        change.add_argument("index", metavar="INDEX", help="the index folder, or the address of a collection")
+        change.add_argument("embeddings", type=Path, metavar="VECTORS", help="what xmodal embed wrote")
+        if name == "update":
+            change.add_argument("--prune", action="store_true", help="also remove the ids that VECTORS has not")
+        change.set_defaults(module="indexes", run="index_change")
+    remove = actions.add_parser("remove", parents=[common], help="forget some ids")
+    remove.add_argument("index", metavar="INDEX", help="the index folder, or the address of a collection")
+    remove.add_argument("ids", nargs="*", metavar="ID")
+    remove.add_argument("--where", action="append", default=[], metavar="CONDITION", help="all that fulfil it")
+    remove.set_defaults(module="indexes", run="index_remove")
+    move = actions.add_parser("move", parents=[common], help="the rows of one index into another engine")
+    move.add_argument("index", metavar="INDEX", help="the index folder, or the address of a collection")
+    _add_engine_options(move)
+    move.set_defaults(module="indexes", run="index_move")
+    swap = actions.add_parser("swap", parents=[common], help="put a new index in place of one that is searched")
+    swap.add_argument("new", type=Path, metavar="NEW", help="the folder of the new index; it stays")
+    swap.add_argument("live", type=Path, metavar="LIVE", help="the folder that is searched")
+    swap.set_defaults(module="indexes", run="index_swap")
+    compare = actions.add_parser("compare", parents=[common, model], help="how far two indexes agree")
+    compare.add_argument("first", metavar="A", help="an index")
+    compare.add_argument("second", metavar="B", help="another, of any space")
+    compare.add_argument("-k", type=_count, default=10, help="length of the lists (default 10)")
+    compare.add_argument("--queries", type=_count, default=1000, help="tracks to ask for (default 1000)")
+    compare.add_argument("--texts", type=Path, metavar="FILE", help="ask for these texts instead, one a line")
+    compare.add_argument("--worst", type=_count, default=10, help="queries to list (default 10)")
+    compare.add_argument("--json", action="store_true", help="as JSON")
+    compare.set_defaults(module="indexes", run="index_compare")
     info = actions.add_parser("info", parents=[common], help="say what an index holds")
-    info.add_argument("index", type=Path, metavar="DIR")
+    info.add_argument("index", metavar="INDEX", help="the index folder, or the address of a collection")
     info.add_argument("--ids", action="store_true", help="list the ids, one a line")
     info.add_argument("--json", action="store_true", help="as JSON")
-    info.set_defaults(module="catalogue", run="index_info")
+    info.set_defaults(module="indexes", run="index_info")
 
     search = commands.add_parser(
         "search",
@@ -156,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="WORDS",
         help='what to look for: "slow sad piano", or by field: lyrics: "by the sea" tags: jazz, calm',
     )
-    search.add_argument("--index", type=Path, required=True, metavar="DIR", help="the index folder")
+    search.add_argument("--index", required=True, metavar="INDEX", help="the index folder, or a collection's address")
     search.add_argument("--audio", type=Path, action="append", default=[], metavar="FILE", help="more like this file")
     search.add_argument("--like", action="append", default=[], metavar="ID", help="more like this row of the index")
     search.add_argument("--minus", action="append", default=[], metavar="WORDS", help="less like these words")
@@ -436,6 +461,23 @@ def _model_options() -> argparse.ArgumentParser:
     options.add_argument("--workers", type=_count, help="threads that decode (default: one a core)")
     options.add_argument("--trust", action="store_true", help="let the model name classes from outside xmodal")
     return options
+
+
+def _add_engine_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the index folder")
+    parser.add_argument(
+        "--kind",
+        default="auto",
+        choices=["auto", "exact", "flat", "hnsw", "ivf"],
+        help="exact: reference; flat: every vector compared; hnsw: a graph, for many; ivf: lists of codes, for more "
+        "than the memory holds; auto (default): by size and memory",
+    )
+    parser.add_argument(
+        "--engine",
+        metavar="URL",
+        help="keep the rows in a database: milvus://host:19530, postgresql://user@host/database, each with "
+        "?collection=NAME; --out then writes a folder that points there",
+    )
 
 
 def _count(text: str) -> int:

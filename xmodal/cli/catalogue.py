@@ -81,45 +81,6 @@ def _taken_over(report: Report) -> str:
     return f" ({report.embedded} by this run, the rest was there already)" if there > report.failed else ""
 
 
-def index_build(args: Namespace) -> int:
-    """``xmodal index build``: vectors to an index."""
-    from xmodal.embeddings import Embeddings
-    from xmodal.index import build_index
-
-    index = build_index(Embeddings.load(args.embeddings), args.kind)
-    index.save(args.out)
-    print_line(
-        f"{len(index)} vectors of {index.dim} dimensions, space {index.space_id}, kind {index.kind}, in {args.out}"
-    )
-    return 0
-
-
-def index_info(args: Namespace) -> int:
-    """``xmodal index info``: what an index holds."""
-    from xmodal.index import load_index
-
-    index = load_index(args.index)
-    if args.ids:
-        for id_ in index.ids:
-            print_line(id_)
-        return 0
-    facts = {
-        "kind": index.kind,
-        "count": len(index),
-        "dim": index.dim,
-        "space_id": index.space_id,
-        "model": index.model,
-        "settings": index.settings,
-        "metadata": sorted({key for row in index.metadata for key in row}),
-    }
-    if args.json:
-        print_json(facts)
-        return 0
-    for name, value in facts.items():
-        print_line(f"{name:10}{', '.join(value) if isinstance(value, list) else value}")
-    return 0
-
-
 def search(args: Namespace) -> int:
     """``xmodal search``: words, files and ids to hits."""
     from xmodal.index import load_index

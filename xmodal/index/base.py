@@ -190,7 +190,9 @@ class Index(ABC):
     def remove(self, ids: Sequence[str]) -> None:
         """Forget some ids; nothing is removed when the index does not hold one of them (ValueError)."""
         with self._lock.writing():
-            self._drop(np.unique(self.rows_of(ids)))
+            rows = np.unique(self.rows_of(ids))
+            if len(rows):
+                self._drop(rows)
 
     def update(self, embeddings: Embeddings) -> None:
         """Give ids that are there the vectors and metadata of an export of the same space, and add the others.
@@ -200,8 +202,8 @@ class Index(ABC):
         """
         self._check_space(embeddings.space_id, embeddings.dim, "the export")
         with self._lock.writing():
-            self._drop(np.array([row for row in self._known_rows(embeddings.ids) if row is not None], np.int64))
-            self._add(embeddings)
+            known = [row for row in self._known_rows(embeddings.ids) if row is not None]
+            self._replace(np.array(known, np.int64), embeddings)
 
     def save(self, folder: str | Path) -> None:
         """Write the index to a folder, in place of an index that is there; other files there are left alone.
@@ -238,9 +240,14 @@ class Index(ABC):
     def export(self, rows: Sequence[int] | np.ndarray | None = None) -> Embeddings:
         """Give some rows, or all, as an export: to move them to another index, or to a file."""
         with self.reading():
-            at = np.arange(len(self)) if rows is None else np.asarray(rows, np.int64)
-            ids, facts = [self.ids[row] for row in at], [self.metadata[row] for row in at]
+            if rows is None:
+                ids, facts = list(self.ids), list(self.metadata)
+            else:
+                ids, facts = [self.ids[row] for row in rows], [self.metadata[row] for row in rows]
             return Embeddings(ids, self.vectors(rows), self.space_id, facts, self.model, dict(self.view))
+
+    def close(self) -> None:  # noqa: B027  (an engine in memory has nothing to give back)
+        """Give back what the index holds outside of memory, such as connections; it is of no use afterwards."""
 
     def _known_rows(self, ids: Sequence[str]) -> list[int | None]:
         row_of = self._items.row_of
@@ -270,11 +277,15 @@ class Index(ABC):
                 self._items.keep(np.arange(len(self) - len(embeddings)))
                 raise
 
-    def _drop(self, rows: Int64[np.ndarray, " gone"]) -> None:
+    def _replace(self, rows: Int64[np.ndarray, " gone"], embeddings: Embeddings) -> None:
         if len(rows):
-            kept = np.delete(np.arange(len(self)), rows)
-            self._keep(kept)
-            self._items.keep(kept)
+            self._drop(rows)
+        self._add(embeddings)
+
+    def _drop(self, rows: Int64[np.ndarray, " gone"]) -> None:
+        kept = np.delete(np.arange(len(self)), rows)
+        self._keep(kept)
+        self._items.keep(kept)
 
     def _write_all(self, data: Path) -> None:
         self._items.write(data / "items.parquet")

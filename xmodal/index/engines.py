@@ -27,7 +27,10 @@ ENGINES = {
     "flat": ("xmodal.index.faiss", "FlatIndex"),
     "hnsw": ("xmodal.index.faiss", "HnswIndex"),
     "ivf": ("xmodal.index.ivf", "IvfIndex"),
+    "milvus": ("xmodal.index.milvus", "MilvusIndex"),
+    "postgres": ("xmodal.index.postgres", "PostgresIndex"),
 }
+SCHEMES = {"milvus": "milvus", "postgresql": "postgres", "postgres": "postgres"}  # of an address, and its engine
 
 
 def choose(rows: int, dim: int, memory_bytes: int | None = None) -> tuple[str, dict[str, Any]]:
@@ -75,16 +78,19 @@ def build_index(embeddings: Embeddings, kind: str = "auto", **settings: Any) -> 
 
 
 def load_index(folder: str | Path, *, mmap: bool = False) -> Index:
-    """Read an index of any kind and check every file against its hash.
+    """Open an index of any kind: a folder, whose every file is checked against its hash, or a database.
 
     Args:
-        folder: What :meth:`Index.save` wrote.
+        folder: What :meth:`Index.save` wrote, or an address such as ``postgresql://host/database?collection=music``.
         mmap: Leave vectors and graphs in their files and let the system bring in what is looked at: an index opens
             without taking memory, many processes share it, and it cannot be changed.
 
     Raises:
         IndexFormatError: If the folder holds no index, or it is damaged or of another version.
     """
+    kind = kind_of_address(folder)
+    if kind is not None:
+        return engine(kind).open(str(folder))  # type: ignore[attr-defined]  # what has an address has it
     while True:
         manifest = read_manifest(folder)
         try:
@@ -100,11 +106,26 @@ def _load(folder: str | Path, manifest: dict[str, Any], mmap: bool) -> Index:
         index = engine(manifest["kind"])(manifest["space_id"], manifest["dim"], **manifest["settings"])
         index.model, index.view = manifest["model"], dict(manifest.get("view") or {})  # version 1 knew no view
         vectors = index._read_all(data, mmap)
-        if not vectors == len(index) == manifest["count"]:
+        # A database goes on changing when its folder was written.
+        if "url" not in manifest["settings"] and not vectors == len(index) == manifest["count"]:
             raise ValueError(f"{vectors} vectors, {len(index)} ids and a count of {manifest['count']}")
     except (ValueError, TypeError, LookupError, RuntimeError, OSError) as error:
         raise IndexFormatError(f"{folder}: the parts of the index do not fit together ({error}); {REBUILD}") from error
     return index
+
+
+def kind_of_address(place: str | Path) -> str | None:
+    """The engine behind an address; None for what is a path.
+
+    Raises:
+        ValueError: If it is an address of something else.
+    """
+    scheme, found, _ = str(place).partition("://")
+    if not found:
+        return None
+    if scheme not in SCHEMES:
+        raise ValueError(f"an index is at milvus://... or postgresql://..., got {place}")
+    return SCHEMES[scheme]
 
 
 def engine(kind: str) -> type[Index]:

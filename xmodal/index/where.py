@@ -12,6 +12,7 @@ All conditions must hold. A row without the key fulfils ``!=`` and nothing else.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from typing import Any, Literal, get_args
 from xmodal.text import words_key
 
 Comparison = Literal["=", "!=", "<", "<=", ">", ">="]
+_LONGEST_TOKEN = 200  # bytes
 _SHORT = {"tag": "tags", "duration": "duration_seconds"}
 _SYNTAX = re.compile(r"\s*([^=<>!]+?)\s*(!=|<=|>=|=|<|>)\s*(.+?)\s*", re.DOTALL)
 
@@ -116,6 +118,26 @@ def facets(metadata: Mapping[str, Any]) -> tuple[dict[str, list[str]], dict[str,
     if "duration" in numbers:
         numbers.setdefault("duration_seconds", numbers["duration"])
     return words, numbers
+
+
+def tokens(metadata: Mapping[str, Any]) -> tuple[list[str], dict[str, float]]:
+    """Metadata as a database keeps them: what ``=`` compares with as a set of texts, and numbers by key."""
+    words, numbers = facets(metadata)
+    said = [_token(key, "=", word) for key, found in words.items() for word in found]
+    return sorted({*said, *(_token(key, "#", repr(number)) for key, number in numbers.items())}), numbers
+
+
+def wanted_tokens(condition: Condition) -> list[str]:
+    """The :func:`tokens` of which a row needs one to fulfil ``=``."""
+    said = [_token(condition.key, "=", word) for word in condition.words]
+    return [*said, *(_token(condition.key, "#", repr(number)) for number in condition.numbers)]
+
+
+def _token(key: str, sign: str, text: str) -> str:
+    token = f"{key}{sign}{text}"
+    if len(token.encode()) > _LONGEST_TOKEN:  # databases index short texts only
+        return f"{key[:32]}{sign}{hashlib.blake2b(token.encode(), digest_size=16).hexdigest()}"
+    return token
 
 
 def holds(condition: Condition, words: Mapping[str, Sequence[str]], numbers: Mapping[str, float]) -> bool:
