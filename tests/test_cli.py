@@ -123,6 +123,7 @@ def test_an_index_says_what_it_holds_and_which_model_made_it(index_folder, model
         "dim": 12,
         "space_id": embedder.space_id,
         "model": str(model.resolve()),
+        "view": {},
         "settings": {},
         "metadata": ["content", "duration_seconds", "motion", "path", "pitch"],
     }
