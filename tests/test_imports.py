@@ -14,13 +14,13 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the ground up; a module may import from its own layer and from those before it.
 LAYERS = [
     {"errors", "compat", "configurable", "runs"},
-    {"audio", "text", "losses", "metrics", "embeddings"},
+    {"audio", "text", "losses", "metrics", "refine", "embeddings"},
     {"towers", "data", "index", "hub"},
     {"model", "view"},
     {"doctor"},
     {"training", "importers"},
     {"embedder", "lanes"},
-    {"search", "tagging", "evaluation", "interop", "export"},
+    {"search", "query", "tagging", "evaluation", "interop", "export"},
     {"late"},
     {"demo", "plots", "tag_plots"},
     {"cli"},

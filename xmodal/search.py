@@ -9,17 +9,19 @@ twice, and a term of negative weight pushes away what it describes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Float32
 
+from xmodal import refine
 from xmodal.index import Condition, Index
 
 if TYPE_CHECKING:  # the command line shows an index without loading torch
     from xmodal.embedder import Embedder
+    from xmodal.metrics.hubness import HubCorrection
 
 MINUS_WEIGHT = -0.5  # half: two texts are seldom far apart, so a full minus would cancel what is wanted as well
 _CANCELLED = 1e-4  # a sum this short, next to the sum of the weights, is rounding and has no direction
@@ -34,7 +36,8 @@ class Hit:
         id: The row's id.
         score: Cosine with the query, from -1 to 1; comparable within one query only.
         metadata: What the index knows about the row.
-        start_seconds: Where in the file the row starts, if known.
+        start_seconds: Where in the file the row, or the moment that answers the query, starts, if known.
+        end_seconds: Where that moment ends, if it was looked for.
     """
 
     rank: int
@@ -42,6 +45,32 @@ class Hit:
     score: float
     metadata: dict[str, Any]
     start_seconds: float | None = None
+    end_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What becomes of a shortlist, in this order: hubs, re-ranking, duplicates, groups, diversity.
+
+    Attributes:
+        hubs: A correction fitted on a bank of queries against all rows of the index.
+        reciprocal: Re-rank by k-reciprocal neighbours.
+        duplicates: Leave out what is as near as this to a better hit; None keeps all.
+        known: Vectors whose duplicates are left out too, such as the query's own track.
+        group: A key of the metadata, such as artist or album, of which at most ``most`` hits are listed.
+        most: See ``group``.
+        balance: Between score (1) and difference from the hits before (0); None is the order of the scores.
+        shortlist: Rows to look at; at least ten times the hits wanted.
+    """
+
+    hubs: HubCorrection | None = None
+    reciprocal: bool = False
+    duplicates: float | None = None
+    known: Float32[np.ndarray, "known dim"] | None = None
+    group: str | None = None
+    most: int = 1
+    balance: float | None = None
+    shortlist: int = 200
 
 
 @dataclass(frozen=True)
@@ -147,6 +176,93 @@ def search(
             if rows.shape[1] < wanted or all(len(found) == k for found in hits):
                 return hits
             wanted *= 4  # windows of the same tracks took the places: look deeper
+
+
+def refined_search(
+    index: Index,
+    query: Float32[np.ndarray, " dim"],
+    k: int,
+    refinement: Refinement,
+    *,
+    space_id: str,
+    one_per: str | None = "track",
+    where: str | Sequence[str | Condition] = (),
+    breadth: int | None = None,
+) -> list[Hit]:
+    """The best ``k`` hits of one query after a refinement of the shortlist; otherwise as :func:`search`.
+
+    A hit's score stays its cosine with the query, so a refined list need not fall.
+
+    Raises:
+        ValueError: If a setting is out of range.
+        SpaceMismatchError: If the query is of another space or dimension than the index.
+    """
+    with index.reading():
+        depth = max(refinement.shortlist, 10 * k)
+        found = search(index, query[None], depth, space_id=space_id, one_per=one_per, where=where, breadth=breadth)[0]
+        if not found:
+            return []
+        rows = index.rows_of([hit.id for hit in found])
+        vectors = np.asarray(index.vectors(rows), np.float32)
+        scores = np.asarray([hit.score for hit in found])
+        if refinement.hubs is not None:
+            scores = refinement.hubs.apply(*_tensors(scores, rows))[0].numpy()
+    order = np.argsort(-scores, kind="stable")
+    if refinement.reciprocal:
+        order = order[refine.reciprocal(scores[order], vectors[order])]
+    if refinement.duplicates is not None:
+        order = order[refine.without_duplicates(vectors[order], cosine=refinement.duplicates, known=refinement.known)]
+    if refinement.group is not None:
+        groups = [found[place].metadata.get(refinement.group) for place in order]
+        order = order[refine.at_most_per_group(groups, refinement.most)]
+    if refinement.balance is not None:
+        # Re-ranking gave an order and no scores: there the place counts.
+        standing = -np.arange(len(order), dtype=np.float64) if refinement.reciprocal else scores[order]
+        order = order[refine.diverse(standing, vectors[order], k, balance=refinement.balance)]
+    return [replace(found[place], rank=rank) for rank, place in enumerate(order[:k], start=1)]
+
+
+def find_moments(
+    index: Index,
+    query: Float32[np.ndarray, " dim"],
+    hits: Sequence[Hit],
+    window_seconds: float | None = None,
+) -> list[Hit]:
+    """The hits with the seconds of their track that answer the query (see :func:`xmodal.refine.moment`).
+
+    Hits that are no windows of a track stay as they are.
+
+    Args:
+        index: Where they were found.
+        query: The unit vector that they answer.
+        hits: Windows of tracks.
+        window_seconds: Length of a window; None takes the step from one to the next.
+    """
+    tracks = {hit.metadata.get("track") for hit in hits if hit.start_seconds is not None} - {None}
+    windows: dict[Any, list[int]] = {track: [] for track in tracks}
+    for row, facts in enumerate(index.metadata):
+        if facts.get("track") in windows and facts.get("start_seconds") is not None:
+            windows[facts["track"]].append(row)
+    found = []
+    for hit in hits:
+        rows = sorted(windows.get(hit.metadata.get("track"), []), key=lambda row: index.metadata[row]["start_seconds"])
+        if not rows:
+            found.append(hit)
+            continue
+        starts = [float(index.metadata[row]["start_seconds"]) for row in rows]
+        steps = np.diff(starts)
+        length = window_seconds or (float(np.median(steps)) if len(steps) else 0.0)
+        total = hit.metadata.get("duration_seconds")
+        ends = [min(start + length, float(total)) if total else start + length for start in starts]
+        start, end = refine.moment(np.asarray(index.vectors(rows)) @ query, starts, ends)
+        found.append(replace(hit, start_seconds=start, end_seconds=end if end > start else None))
+    return found
+
+
+def _tensors(scores: np.ndarray, rows: np.ndarray) -> tuple[Any, Any]:
+    import torch  # only who corrects hubs pays for it
+
+    return torch.from_numpy(scores[None].astype(np.float32)), torch.from_numpy(np.asarray(rows)[None])
 
 
 def _hits(index: Index, scores: Sequence[float], rows: Sequence[int], k: int, one_per: str | None) -> list[Hit]:

@@ -173,7 +173,9 @@ def _parser() -> argparse.ArgumentParser:
         parents=[common, model],
         help="words or audio to tracks",
         description="Everything that is asked for is one query: its vector is the sum of the unit vectors of all "
-        "words, files and ids, less those of --minus times their weight, brought back to length 1.",
+        "words, files and ids, less those of --minus times their weight, brought back to length 1. WORDS may say all: "
+        '\'"piano" + this.mp3 - "vocals" + 2 * id:clip-1\': terms between + and - (with blanks around them), each '
+        "words, a file, or id: and a stored track, with a weight if wanted; after a minus it is a half.",
     )
     search.add_argument(
         "words",
@@ -202,6 +204,26 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument(
         "--lines", type=_count, metavar="N", help="with --late: lines to a group (default: the model's)"
     )
+    search.add_argument(
+        "--one-per", metavar="KEY", help="at most --most hits of each artist, album ... (a metadata key)"
+    )
+    search.add_argument("--most", type=_count, default=1, metavar="N", help="with --one-per (default 1)")
+    search.add_argument(
+        "--no-duplicates", action="store_true", help="leave out other copies, also of the query's tracks"
+    )
+    search.add_argument(
+        "--diverse", type=_share, metavar="SHARE", help="MMR: near 0 only score counts, near 1 only difference"
+    )
+    search.add_argument("--rerank", action="store_true", help="order by who is a neighbour of whom both ways")
+    search.add_argument(
+        "--hubs",
+        choices=["csls", "inverted-softmax", "querybank-norm"],
+        help="correct for tracks that are near to everything, measured on --bank",
+    )
+    search.add_argument(
+        "--bank", type=Path, metavar="FILE", help="with --hubs: queries, one a line (default: the tags in the index)"
+    )
+    search.add_argument("--m3u", type=Path, metavar="FILE", help="write the hits as a playlist too")
     search.add_argument("--all-windows", action="store_true", help="list every window of a track, not only its best")
     search.add_argument("--model", help="the model folder (default: the one that made the index)")
     search.add_argument("--json", action="store_true", help="as JSON")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # an index can be described without loading torch
     from xmodal.embedder import Embedder
     from xmodal.export.job import Report, Source
     from xmodal.index import Index
+    from xmodal.metrics.hubness import HubCorrection
     from xmodal.search import Hit
 
 
@@ -83,29 +84,81 @@ def _taken_over(report: Report) -> str:
 
 def search(args: Namespace) -> int:
     """``xmodal search``: words, files and ids to hits."""
+    import numpy as np
+
     from xmodal.index import load_index
-    from xmodal.search import Term, combine, query_vector
-    from xmodal.search import search as search_index
+    from xmodal.query import parse_query, stored_vector
+    from xmodal.refine import DUPLICATE_COSINE
+    from xmodal.search import Refinement, Term, combine, find_moments, query_vector, refined_search
 
     index = load_index(args.index)
     if args.late:
         return _search_late(index, args)
-    like = index.vectors(index.rows_of(args.like))
-    terms = [Term(words) for words in args.words] + [Term(path) for path in args.audio]
+    terms = [term for words in args.words for term in parse_query(words, index, minus_weight=args.minus_weight)]
+    terms += [Term(path) for path in args.audio] + [stored_vector(index, id_) for id_ in args.like]
     terms += [Term(words, -args.minus_weight) for words in args.minus]
-    if not (terms or args.like):
+    if not terms:
         raise ValueError('there is nothing to look for; say it in words ("slow piano"), with --audio FILE or --like ID')
-    if terms:
+    stored = [term.what for term in terms if not isinstance(term.what, str | Path)]
+    embedder = None
+    if len(stored) < len(terms) or args.hubs:  # rows of the index alone need no model
         embedder = load_embedder(_model_of(index, args), args, view=index.view)
-        space_id = embedder.space_id
-        query = query_vector(embedder, [*terms, *map(Term, like)])
-    else:  # rows of the index need no model
-        space_id = index.space_id
-        query = combine(like, [1.0] * len(like))
+    if embedder is not None:
+        space_id, query = embedder.space_id, query_vector(embedder, terms)
+    else:
+        space_id, query = index.space_id, combine(np.stack(stored), [term.weight for term in terms])
+    refinement = Refinement(
+        hubs=None if embedder is None or args.hubs is None else _hub_correction(index, embedder, args),
+        reciprocal=args.rerank,
+        duplicates=DUPLICATE_COSINE if args.no_duplicates else None,
+        known=np.stack(stored) if stored else None,
+        group=args.one_per,
+        most=args.most,
+        balance=None if args.diverse is None else 1 - args.diverse,
+    )
     one_per = None if args.all_windows else "track"
-    hits = search_index(index, query[None], args.k, space_id=space_id, one_per=one_per, where=args.where)[0]
+    hits = refined_search(index, query, args.k, refinement, space_id=space_id, one_per=one_per, where=args.where)
+    if not args.all_windows:
+        hits = find_moments(index, query, hits, None if embedder is None else embedder.model.windows.window_seconds)
+    if args.m3u is not None:
+        _write_playlist(hits, args.m3u)
     _show_hits(hits, space_id, args)
     return 0
+
+
+def _hub_correction(index: Index, embedder: Embedder, args: Namespace) -> HubCorrection:
+    """Measured on the lines of a file, or on the tags that the index knows."""
+    import numpy as np
+    import torch
+
+    from xmodal.metrics.hubness import HubCorrection, HubMethod
+
+    if args.bank is not None:
+        lines = [line.strip() for line in args.bank.read_text("utf-8").splitlines()]
+        queries = list(dict.fromkeys(line for line in lines if line))
+    else:
+        queries = sorted({tag for facts in index.metadata for tag in _tag_list(facts.get("tags"))})
+    if not queries:
+        raise ValueError("--hubs needs queries to measure with, and the index has no tags; name some with --bank FILE")
+    bank = torch.from_numpy(embedder.embed_texts(queries) @ np.asarray(index.vectors()).T)
+    method: HubMethod = args.hubs.replace("-", " ")
+    return HubCorrection.fit(bank, method)
+
+
+def _write_playlist(hits: Sequence[Hit], path: Path) -> None:
+    """Extended M3U in UTF-8: length, artist and title, and the file of each hit."""
+    from xmodal.embeddings import written_aside
+
+    lines = ["#EXTM3U"]
+    for hit in hits:
+        facts = hit.metadata
+        if not facts.get("path"):
+            raise ValueError(f"the index does not say where {hit.id} lies, so there is no playlist of it")
+        names = [str(facts[key]) for key in ("artist", "title") if facts.get(key)] or [Path(facts["path"]).stem]
+        label = " ".join(" - ".join(names).split())
+        lines += [f"#EXTINF:{round(float(facts.get('duration_seconds') or -1))},{label}", str(facts["path"])]
+    with written_aside(path) as aside:
+        aside.write_text("\n".join(lines) + "\n", "utf-8")
 
 
 def _search_late(index: Index, args: Namespace) -> int:
@@ -145,7 +198,10 @@ def _model_of(index: Index, args: Namespace) -> str:
 
 def _hit_row(hit: Hit) -> Sequence[str]:
     name = hit.metadata.get("title") or hit.metadata.get("path") or hit.id
-    return str(hit.rank), f"{hit.score:.3f}", str(name), _clock(hit.start_seconds), _words(hit.metadata.get("tags"))
+    when = _clock(hit.start_seconds)
+    if hit.end_seconds is not None:
+        when += f"–{_clock(hit.end_seconds)}"
+    return str(hit.rank), f"{hit.score:.3f}", str(name), when, _words(hit.metadata.get("tags"))
 
 
 def _clock(seconds: float | None) -> str:
@@ -156,6 +212,10 @@ def _clock(seconds: float | None) -> str:
 
 
 def _words(tags: Any) -> str:
+    return str(tags) if isinstance(tags, str) else ", ".join(_tag_list(tags))
+
+
+def _tag_list(tags: Any) -> list[str]:
     if isinstance(tags, dict):  # by kind
         tags = [tag for kind in tags.values() for tag in kind]
-    return ", ".join(map(str, tags)) if isinstance(tags, (list, tuple)) else str(tags or "")
+    return [str(tag) for tag in tags] if isinstance(tags, list | tuple) else []
