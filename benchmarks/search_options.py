@@ -7,8 +7,8 @@
 
 Text queries over all held-out tracks of a set. An option is judged by the mAP@10 and R@1 of its lists (right answers by
 the relevance of docs/data.md), and diversity also by the mean cosine between the tracks of a list: lower is more
-different. The bank of the hub corrections is the texts of the training tracks. The peer of each claim is the plain order
-by cosine; nothing is tuned: every option runs with its defaults.
+different. The bank of the hub corrections is the texts of the training tracks. The peer of each claim is the plain
+order by cosine; nothing is tuned: every option runs with its defaults.
 """
 
 from __future__ import annotations
