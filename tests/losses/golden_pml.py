@@ -11,6 +11,7 @@ Labels are such that every anchor has the same number of positives where the two
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -24,6 +25,55 @@ TEXT_LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 2])
 
 def vectors(seed: int, items: int) -> torch.Tensor:
     return F.normalize(torch.randn((items, 5), generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+def disagreements(audio: torch.Tensor, text: torch.Tensor, single: torch.Tensor) -> dict[str, float | str]:
+    """What the other project says where it is not to be followed; ``test_loss_golden.py`` says what is right."""
+    alone = torch.tensor([0, 0, 1, 1, 7, 8])  # the last two audio have no text
+    twelve = vectors(5, 12)
+    twins = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    far = torch.tensor([[-1.0, 0.0], [1.0, 0.0]])
+
+    def two_towers(loss: torch.nn.Module, labels: torch.Tensor = AUDIO_LABELS, scale: float = 1.0) -> torch.Tensor:
+        return loss(scale * audio, labels, ref_emb=scale * text, ref_labels=TEXT_LABELS)
+
+    def slope_at_equal_vectors() -> torch.Tensor:
+        x = twins[:3].clone().requires_grad_()
+        losses.TupletMarginLoss()(x, torch.tensor([0, 0, 1])).backward()
+        return x.grad.sum()
+
+    cases = {
+        "nca at scale 100": lambda: losses.NCALoss(softmax_scale=100)(
+            twins[:1], torch.tensor([0]), ref_emb=far, ref_labels=torch.tensor([0, 1])
+        ),
+        "tuplet margin, slope at a cosine of 1": slope_at_equal_vectors,
+        "histogram at a cosine of 1": lambda: losses.HistogramLoss(n_bins=100)(twins, torch.tensor([0, 0, 1, 1])),
+        "smooth-ap, 3 classes of 4": lambda: losses.SmoothAPLoss(temperature=0.01)(
+            twelve, torch.arange(3).repeat_interleave(4)
+        ),
+        "smooth-ap, 4 classes of 3": lambda: losses.SmoothAPLoss(temperature=0.01)(
+            twelve, torch.arange(4).repeat_interleave(3)
+        ),
+        "triplet with swap, as many texts as audio": lambda: losses.TripletMarginLoss(margin=0.3, swap=True)(
+            audio, AUDIO_LABELS, ref_emb=text[:6], ref_labels=TEXT_LABELS[:6]
+        ),
+        "triplet with swap, more texts than audio": lambda: two_towers(losses.TripletMarginLoss(0.3, swap=True)),
+        "lifted structure": lambda: two_towers(losses.LiftedStructureLoss(neg_margin=1, pos_margin=0)),
+        "angular on long vectors": lambda: two_towers(losses.AngularLoss(alpha=40), scale=3.0),
+        "multi-similarity, anchors without positives": lambda: two_towers(losses.MultiSimilarityLoss(), alone),
+        "generalized lifted, anchors without positives": lambda: two_towers(
+            losses.GeneralizedLiftedStructureLoss(neg_margin=0.4, pos_margin=0), alone
+        ),
+        "n-pair on long vectors": lambda: losses.NPairsLoss()(5 * single, torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])),
+    }
+    found: dict[str, float | str] = {}
+    for name, case in cases.items():
+        try:
+            value = case().item()
+            found[name] = "NaN" if math.isnan(value) else value
+        except (IndexError, RuntimeError) as error:
+            found[name] = type(error).__name__
+    return found
 
 
 def main() -> None:
@@ -93,6 +143,7 @@ def main() -> None:
         "single_labels": single_labels.tolist(),
         "proxies": proxies.tolist(),
         "values": values,
+        "disagreements": disagreements(audio, text, single),
         "multi_similarity_miner": kept.tolist(),
     }
     Path(__file__).with_suffix(".json").write_text(json.dumps(golden, indent=1) + "\n", encoding="utf-8")
