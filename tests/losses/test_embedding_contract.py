@@ -153,6 +153,13 @@ def test_what_stands_at_an_invalid_place_does_not_matter(case):
 
 
 @every_loss
+def test_a_relevance_below_0_is_a_negative_like_any_other(case):
+    batch = ORDINARY["graded and unknown"]
+    below = replace(batch, relevance=torch.where(batch.relevance > 0, batch.relevance, -0.75))
+    torch.testing.assert_close(in_double(case)(*below), in_double(case)(*batch))
+
+
+@every_loss
 def test_a_nan_in_a_vector_is_never_hidden(case):
     batch = ORDINARY["the diagonal"]
     for name in ("audio", "text"):

@@ -137,6 +137,14 @@ def test_equal_relevance_in_any_dtype_is_the_same(case):
         torch.testing.assert_close(value(case, Batch(score, relevance.to(dtype))), value(case, Batch(score, relevance)))
 
 
+@every_loss
+def test_a_relevance_below_0_is_a_negative_like_any_other(case):
+    for name in ("graded relevance", "weighted pairs"):
+        score, relevance, valid, weight = ORDINARY[name]
+        below = torch.where(relevance > 0, relevance, -0.75)
+        torch.testing.assert_close(value(case, Batch(score, below, valid, weight)), value(case, ORDINARY[name]))
+
+
 @only(lambda case: case.counts)
 def test_a_text_of_weight_2_is_that_text_twice(case):
     score, relevance, _, _ = ORDINARY["more texts than audio"]
