@@ -195,3 +195,25 @@ def test_audio_and_its_texts_are_drawn_to_their_cluster():
     )
     loss = losses.ClusterContrastLoss(3)
     torch.testing.assert_close(loss(audio, text, relevance), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_how_far_a_negative_is_moved_is_constant_for_the_gradient():
+    batch, inner = ORDINARY["many positives"], losses.ContrastiveLoss(1.5)
+    score = batch.score.clone().requires_grad_()
+    losses.HardnessAwareLoss(inner, hardness=0.3)(score, batch.relevance).backward()
+    moving = batch.score.clone().requires_grad_()
+    kept = torch.exp(-0.3 / inner(batch.score, batch.relevance))
+    positive = batch.relevance > 0
+    total = []
+    # The contrastive loss has no directions, but what is an anchor's farthest positive depends on the side.
+    away = (2 - 2 * moving).clamp(min=0).sqrt()
+    farthest = away.masked_fill(~positive, 0.0).amax(dim=1, keepdim=True)
+    moves = ~positive & (away > farthest) & positive.any(dim=1, keepdim=True)
+    moved = torch.where(moves, 1 - (farthest + (away - farthest) * kept).square() / 2, moving)
+    total.append(inner(moved, batch.relevance))
+    columns = away.masked_fill(~positive, 0.0).amax(dim=0, keepdim=True)
+    moves = ~positive & (away > columns) & positive.any(dim=0, keepdim=True)
+    moved = torch.where(moves, 1 - (columns + (away - columns) * kept).square() / 2, moving)
+    total.append(inner(moved, batch.relevance))
+    (sum(total) / 2).backward()
+    torch.testing.assert_close(score.grad, moving.grad)
