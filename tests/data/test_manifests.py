@@ -239,7 +239,7 @@ def test_an_audio_root_is_the_only_place_to_look(corpus: Path, tmp_path: Path) -
     manifest = write(tmp_path / "m.jsonl", {"path": "b.flac"})
     assert read_tracks(manifest, audio_root=corpus / "sub")[0].path == corpus / "sub" / "b.flac"
     (tmp_path / "b.flac").touch()
-    with pytest.raises(DataError, match=r"1 set aside, audio files are not under .*corpus[^ ]* \(line 1: b.flac\)"):
+    with pytest.raises(DataError, match=r"1 set aside, the audio file is not under .*corpus[^ ]* \(line 1: b.flac\)"):
         read_tracks(manifest, audio_root=corpus)
 
 
@@ -248,7 +248,7 @@ def test_missing_audio_is_counted_and_the_places_named(corpus: Path) -> None:
     with pytest.raises(DataError) as refusal:
         read_tracks(manifest)
     assert str(refusal.value) == (
-        f"{manifest}: 4 set aside, audio files are not under {corpus} and {corpus.parent} "
+        f"{manifest}: 4 set aside, the audio file is not under {corpus} and {corpus.parent} "
         "(line 2: w.wav; line 3: x.wav; line 4: y.wav; …); give audio_root, the folder where the paths start, or "
         "missing='skip' to go on with the files that are there, if any"
     )
@@ -258,12 +258,12 @@ def test_missing_audio_is_left_out_and_reported_when_asked(corpus: Path, caplog:
     manifest = write(corpus / "m.jsonl", {"path": "a.wav"}, {"path": "w.wav"}, {"path": "sub"})
     with caplog.at_level(logging.WARNING):
         assert [track.id for track in read_tracks(manifest, missing="skip")] == ["a.wav"]
-    assert "2 set aside, audio files are not under" in caplog.text
+    assert "2 set aside, the audio file is not under" in caplog.text
     assert "line 2: w.wav; line 3: sub" in caplog.text
 
 
 def test_a_manifest_whose_audio_is_all_missing_is_refused_even_so(corpus: Path) -> None:
-    with pytest.raises(DataError, match="1 set aside, audio files are not under"):
+    with pytest.raises(DataError, match="1 set aside, the audio file is not under"):
         read_tracks(write(corpus / "m.jsonl", {"path": "w.wav"}), missing="skip")
 
 

@@ -103,7 +103,7 @@ def as_saved_dataset(folder: Path) -> Path:
         path.write_bytes(encoded(number))
     columns = {name: [row.get(name) for row in FACTS] for name in {key for row in FACTS for key in row} - {"split"}}
     whole = datasets.Dataset.from_dict({**columns, "sound": [str(path) for path in paths]})
-    whole = whole.cast_column("sound", datasets.Audio(decode=False))
+    whole = whole.cast_column("sound", datasets.Audio())
     parts = {"train": whole.select([0]), "test": whole.select([1, 2])}
     datasets.DatasetDict(parts).save_to_disk(folder / "saved")
     for path in paths:
@@ -299,6 +299,23 @@ def test_damaged_json_in_a_shard_is_refused_by_name(tmp_path):
         add(tar, "0.json", b"[1]")
     with pytest.raises(DataError, match=r"a\.tar: 0\.json is not readable \(it must be one JSON object\)"):
         read_tracks(tmp_path / "a.tar")
+
+
+def test_a_size_that_the_shard_does_not_have_is_a_named_error_and_no_memory(tmp_path):
+    path = shard(tmp_path / "a.tar", FACTS[:1])
+    with pytest.raises(AudioError, match=r"one\.flac: is cut short: .*ends \d+ bytes before it does"):
+        load(RangeAudio(str(path), "one.flac", 512, 10**15), RATE)
+    with pytest.raises(AudioError, match="is cut short"):
+        load(RangeAudio(str(path), "one.flac", 10**9, 10), RATE)
+
+
+def test_a_sparse_file_in_a_shard_is_no_audio(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        add(tar, "0.flac", encoded(0))
+        info = tarfile.TarInfo("1.flac")
+        info.type, info.size = tarfile.GNUTYPE_SPARSE, 0
+        tar.addfile(info)
+    assert [track.id for track in read_tracks(tmp_path / "a.tar")] == ["0"]
 
 
 def test_an_unknown_protocol_is_one_sentence(tmp_path):

@@ -175,6 +175,8 @@ def read_range(place: str, offset: int, size: int | None, *, name: str) -> bytes
     """
     try:
         with open_anywhere(place) as file:
+            if size is not None and not is_url(place):  # a false size must not reserve memory for what is not there
+                size = max(0, min(size, file.seek(0, os.SEEK_END) - offset))
             file.seek(offset)
             return bytes(file.read() if size is None else file.read(size))
     except Exception as error:  # each remote file system has errors of its own, and all mean the same here

@@ -208,7 +208,7 @@ def _tracks_of(
             tracks.append(track)
         else:
             named = id_of(str(row.cells[columns["path"]]))
-            without.append(SetAside(track.id, named, f"audio files are not under {looked}", row.place))
+            without.append(SetAside(track.id, named, f"the audio file is not under {looked}", row.place))
     return tracks, without
 
 

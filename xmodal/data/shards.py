@@ -158,7 +158,7 @@ def _samples(shard: str) -> Iterator[_Sample]:
     with open_anywhere(shard) as file, tarfile.open(fileobj=file, mode="r:") as tar:
         current: _Sample | None = None
         for member in tar:
-            if not member.isreg():
+            if not member.isreg() or member.issparse():  # a sparse file's bytes do not lie one after another
                 continue
             folder, _, name = member.name.rpartition("/")
             stem, _, suffix = name.partition(".")
@@ -200,5 +200,5 @@ def _add(sample: _Sample, shard: str, tar: tarfile.TarFile, member: tarfile.TarI
             sample.cells |= {name: value for name, value in cells.items() if name.strip().lower() not in lower}
         elif text.strip():
             sample.cells.setdefault("caption" if kind == ".txt" else "tag", text.strip())
-    except (UnicodeDecodeError, ValueError) as error:
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise DataError(f"{shard}: {member.name} is not readable ({error}); make the shard again") from error

@@ -160,6 +160,8 @@ def _read_jsonl(path: Path) -> tuple[list[str], list[Row]]:
                 continue
             try:
                 cells = json.loads(text, parse_constant=lambda _: None)  # NaN stands for "no value" here
+            except RecursionError as error:
+                raise DataError(f"{path}, line {number}: its lists and objects lie too deep in one another") from error
             except json.JSONDecodeError as error:
                 raise DataError(
                     f"{path}, line {number}: not readable as JSON ({error.msg}, column {error.colno}); each line "

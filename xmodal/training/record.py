@@ -45,7 +45,9 @@ class RecordRun(pl.Callback):
         if not trainer.is_global_zero or not trainer.loggers:
             return
         data: AudioTextData = trainer.datamodule  # type: ignore[attr-defined]
-        files = [track.path for tracks in data.read().values() for track in tracks]
+        # Of shards, the shards themselves are the files.
+        everything = [track for tracks in data.read().values() for track in tracks]
+        files = [Path(getattr(track.data, "container", None) or track.path) for track in everything]
         before = _read(run_folder(trainer) / RUN_FILE)
         now = _now()
         self._before, self._began = float(before.get("seconds") or 0.0), time.monotonic()
