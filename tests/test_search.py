@@ -26,7 +26,7 @@ class WordEmbedder:
 
     space_id = SPACE
 
-    def embed_texts(self, texts):
+    def embed_queries(self, texts):
         return np.stack([axis(text) for text in texts])
 
     def embed_files(self, files, *, ids, raise_errors):
