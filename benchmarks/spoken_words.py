@@ -160,7 +160,9 @@ def table(task: str, results: dict[str, dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--audio", type=Path, required=True, help="the folder of spoken_digits.jsonl")
-    parser.add_argument("--out", type=Path, help="where runs are kept (default: nowhere)")
+    parser.add_argument(
+        "--out", type=Path, help="keep runs and figures here, and do not train again what is there (default: nowhere)"
+    )
     parser.add_argument("--quick", action="store_true", help="the n-gram tower alone, few epochs: shows that it runs")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as aside:
@@ -172,10 +174,13 @@ def main() -> None:
         }
         epochs = {"words": 3, "lines": 3} if options.quick else {"words": 15, "lines": 20}
         towers = dict(list(TOWERS.items())[: 1 if options.quick else None])
-        results = {
-            task: {name: judge(task, manifest, tower, out, epochs[task]) for name, tower in towers.items()}
-            for task, manifest in manifests.items()
-        }
+        results: dict[str, dict[str, Any]] = {}
+        for task, manifest in manifests.items():
+            for name, tower in towers.items():
+                kept = out / f"{task}-{name.replace(' ', '-')}-{epochs[task]}.json"
+                if not kept.exists():
+                    kept.write_text(json.dumps(judge(task, manifest, tower, out, epochs[task]), indent=1))
+                results.setdefault(task, {})[name] = json.loads(kept.read_text())
     for task, found in results.items():
         first = next(iter(found.values()))
         print(f"\n{first['clips']} clips of two voices never heard, {first['texts']} texts\n\n{table(task, found)}")
