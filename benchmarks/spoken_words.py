@@ -35,8 +35,8 @@ from xmodal.evaluation import evaluate_retrieval
 from xmodal.training import config_folder, run
 
 TOWERS: dict[str, dict[str, Any]] = {
-    "character n-grams": {"class_path": "xmodal.towers.CharNgramTower", "init_args": {"positions": 3}},
-    "bag of words": {"class_path": "xmodal.towers.HashedBagOfWordsTower"},
+    "character n-grams": {"class_path": "xmodal.towers.CharNgramTower", "init_args": {"positions": 3, "buckets": 5000}},
+    "bag of words": {"class_path": "xmodal.towers.HashedBagOfWordsTower", "init_args": {"buckets": 5000}},
     "frozen MiniLM": {
         "class_path": "xmodal.towers.SentenceTransformerTower",
         "init_args": {"model": "all-MiniLM-L6-v2"},
@@ -172,7 +172,7 @@ def main() -> None:
             "words": write_words(options.audio, out, takes=8 if options.quick else 20),
             "lines": write_lines(options.audio, out, train=200 if options.quick else 1200, test=400),
         }
-        epochs = {"words": 3, "lines": 3} if options.quick else {"words": 15, "lines": 20}
+        epochs = {"words": 3, "lines": 3} if options.quick else {"words": 12, "lines": 16}
         towers = dict(list(TOWERS.items())[: 1 if options.quick else None])
         results: dict[str, dict[str, Any]] = {}
         for task, manifest in manifests.items():

@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from xmodal.doctor import LIMITS, Report, Space, examine_space
 from xmodal.doctor.findings import judge
+from xmodal.doctor.geometry import chance_skewness, k_occurrence, skewness
 from xmodal.losses import InfoNCELoss
 
 TRACKS, DIM = 300, 48
@@ -125,6 +126,13 @@ def test_the_figures_are_what_the_space_was_made_with():
     assert findings(half_dead())["dead dimensions", "audio"].figure == pytest.approx(25 / 48)
 
 
+def test_hubness_is_what_is_above_chance():
+    space = healthy()
+    counts = k_occurrence(space.text, space.audio, 10)
+    figure = findings(space)["hubness", "text to audio"].figure
+    assert figure == pytest.approx(skewness(counts) - chance_skewness(TRACKS, TRACKS, 10))
+
+
 def test_examples_name_the_culprits():
     hub = findings(with_a_hub())["hubness", "text to audio"]
     assert {name.split()[0] for name in hub.examples} <= {f"track{row}" for row in range(7)}
@@ -203,6 +211,8 @@ def test_a_report_is_as_ill_as_its_worst_finding_and_goes_to_json_and_loggers():
     good, bad = judge("collapse", "audio", 0.1, "fine"), judge("collapse", "text", 0.99, "flat", ["a"])
     broken = judge("alignment", "audio and text", math.inf, "odd")
     assert Report([good]).verdict == "healthy"
+    warned = judge("collapse", "audio", 0.9, "narrow")
+    assert [Report(found).verdict for found in ([good, warned], [warned, bad])] == ["warning", "ill"]
     report = Report([good, bad, broken], {"tracks": 3})
     assert report.verdict == "ill"
     assert report.as_json()["findings"][1]["advice"] == LIMITS["collapse"].advice

@@ -58,6 +58,11 @@ def test_dimensions_that_stand_still_are_dead():
     vectors = directions(100, 8)
     vectors[:, [2, 5]] = 0.7
     assert geometry.dead_dimensions(vectors).tolist() == [2, 5]
+    # Evenly spread, a dimension of 64 has a deviation of 1/8; a hundredth of that is where it is dead.
+    wide = directions(100, 64)
+    for dimension, deviation in ((3, 0.0012), (4, 0.0013)):
+        wide[:, dimension] = deviation * torch.tensor([1.0, -1.0]).repeat(50)
+    assert geometry.dead_dimensions(wide).tolist() == [3]
 
 
 def test_the_gap_is_the_distance_of_the_means():

@@ -33,7 +33,7 @@ from xmodal.training.retrieval import both_directions
 logger = logging.getLogger(__name__)
 
 _LEARNED = 0.99
-_SMOOTHING = 0.9
+_SMOOTHING = 0.8
 _FEWEST_POINTS = 10
 
 
@@ -222,12 +222,13 @@ def find_learning_rate(
 
 
 def rate_curve(rates: Sequence[float], losses: Sequence[float]) -> RateCurve:
-    """Smooth the losses (exponential mean, bias corrected) and find where they fall fastest over log(rate)."""
-    smooth: list[float] = []
-    mean = 0.0
-    for count, loss in enumerate(losses, start=1):
-        mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
-        smooth.append(mean / (1 - _SMOOTHING**count))
+    """Smooth the losses and find where they fall fastest over log(rate).
+
+    Smoothing is the mean of two exponential means, bias corrected, one from each end: one alone would lag behind and
+    make the fall look later, and the rate larger, than it is.
+    """
+    both = zip(_smoothed(losses), _smoothed(losses[::-1])[::-1], strict=True)
+    smooth = [(before + after) / 2 for before, after in both]
     logs = [math.log(rate) for rate in rates]
     slopes = [
         (smooth[place + 1] - smooth[place - 1]) / (logs[place + 1] - logs[place - 1])
@@ -237,6 +238,15 @@ def rate_curve(rates: Sequence[float], losses: Sequence[float]) -> RateCurve:
     falling = [place for place, slope in enumerate(slopes, start=1) if slope < 0 and place <= lowest]
     steepest = min(falling, key=lambda place: slopes[place - 1], default=None)
     return RateCurve(list(rates), list(losses), smooth, None if steepest is None else rates[steepest], rates[lowest])
+
+
+def _smoothed(losses: Sequence[float]) -> list[float]:
+    smooth: list[float] = []
+    mean = 0.0
+    for count, loss in enumerate(losses, start=1):
+        mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
+        smooth.append(mean / (1 - _SMOOTHING**count))
+    return smooth
 
 
 def draw_rates(curve: RateCurve, path: str | Path) -> None:
