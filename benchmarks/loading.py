@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import logging
 import tempfile
 import time
 import warnings
@@ -176,7 +177,7 @@ def waiting_share(files: list[str], folder: Path, cache: str, steps: int) -> dic
     )
     # Texts cost next to nothing here, so that nothing hides the waiting.
     module = AlignmentModule(MobileCnn(), HashedBagOfWordsTower(), InfoNCELoss())
-    profiler = SimpleProfiler()
+    profiler = _Silent()
     trainer = pl.Trainer(
         accelerator="cpu",
         precision="bf16-mixed",
@@ -199,6 +200,11 @@ def waiting_share(files: list[str], folder: Path, cache: str, steps: int) -> dic
     return {"share": share, "step_ms": 1000 * (sum(waited) + sum(worked)) / len(worked)}
 
 
+class _Silent(SimpleProfiler):
+    def describe(self) -> None:
+        """Its table is not what is asked for here."""
+
+
 def claim(name: str, ours: float, peer: float | None, ratio: float, goal: float | None, met: bool | None) -> None:
     print(json.dumps({"claim": name, "ours": ours, "peer": peer, "ratio": ratio, "goal": goal, "met": met}))
 
@@ -215,6 +221,7 @@ def main() -> None:
     if not options.recordings.is_dir():
         raise SystemExit(f"{options.recordings} is no folder of recordings; name one with --recordings")
     warnings.filterwarnings("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     kinds = ("mp3",) if options.quick else KINDS
     lengths = {"4 min": 240} if options.quick else LENGTHS
     count = 4 if options.quick else 8
