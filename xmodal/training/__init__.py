@@ -7,7 +7,9 @@ A checkpoint (``*.ckpt``) is for going on with training. What users load is the 
 from __future__ import annotations
 
 from xmodal.training.callbacks import ExportModel, WritePredictions, run_folder
+from xmodal.training.checkpoints import Checkpoints
 from xmodal.training.command import Cli, config_folder, main, run, show_log
+from xmodal.training.curves import CsvCurves
 from xmodal.training.health import SpaceDoctor, StopOnNonFinite
 from xmodal.training.module import AlignmentModule
 from xmodal.training.optim import learning_rate_factor
@@ -17,7 +19,9 @@ from xmodal.training.teaching import TeachBatches
 
 __all__ = [
     "AlignmentModule",
+    "Checkpoints",
     "Cli",
+    "CsvCurves",
     "ExportModel",
     "RecordRun",
     "SpaceDoctor",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import BasePredictionWriter, ModelCheckpoint
+from pytorch_lightning.callbacks import BasePredictionWriter
 
 from xmodal.data.module import AudioTextData
 from xmodal.embeddings import Embeddings
@@ -36,16 +36,16 @@ class ExportModel(pl.Callback):
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         assert isinstance(pl_module, AlignmentModule)
-        callbacks = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
-        best = next((callback for callback in callbacks if callback.monitor and callback.best_model_path), None)
         card = None
+        best = next((each for each in trainer.checkpoint_callbacks if getattr(each, "best_model_path", "")), None)
         if best is not None:
             # weights_only: a checkpoint is data, never code.
-            checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+            checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)  # type: ignore[attr-defined]
             pl_module.on_load_checkpoint(checkpoint)
             pl_module.load_state_dict(checkpoint["state_dict"], strict=True)
-            if best.best_model_score is not None:
-                card = f"Best of the run by `{best.monitor}`: {float(best.best_model_score):.4f}."
+            score = best.best_model_score  # type: ignore[attr-defined]
+            if score is not None:
+                card = f"Best of the run by `{best.monitor}`: {float(score):.4f}."  # type: ignore[attr-defined]
         folder = run_folder(trainer) / self.folder
         space_id = pl_module.network.save(folder, card=card, overwrite=True)
         logger.info("model of space %s saved in %s", space_id, folder)

@@ -17,6 +17,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from xmodal.data.module import AudioTextData
 from xmodal.errors import XmodalError
 from xmodal.training.module import AlignmentModule
+from xmodal.training.resume import NEWEST, next_version, run_to_resume
 
 _TOOLS = {
     "overfit": ("probes", "overfit_command"),
@@ -24,7 +25,7 @@ _TOOLS = {
     "sweep": ("sweep", "command"),
 }
 # The loggers that write into the run's folder, runs/name/version_N.
-_KEEP_A_FOLDER = ("TensorBoardLogger", "CSVLogger")
+_KEEP_A_FOLDER = ("TensorBoardLogger", "CSVLogger", "CsvCurves")
 
 
 def show_log() -> None:
@@ -42,12 +43,21 @@ class Cli(LightningCLI):
     """LightningCLI over the project's module and data, with one folder for all that a run writes."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """``--runs`` and ``--name`` say where the loggers write, without naming each of them."""
+        """``--runs`` and ``--name`` say where the loggers write, ``--resume`` where a run goes on."""
         parser.add_argument("--runs", type=str | None, default=None, help="Folder of all runs, for every logger.")
         parser.add_argument("--name", type=str | None, default=None, help="Name of the run, for every logger.")
+        parser.add_argument(
+            "--resume",
+            type=str,
+            nargs="?",
+            const=NEWEST,
+            default=None,
+            help="Go on with the newest run of this name, or the one in the given folder, from its last good "
+            "checkpoint. Where there is none yet a new run begins, so a job may always be started with it.",
+        )
 
     def before_instantiate_classes(self) -> None:
-        """Send every logger to the same new folder, ``runs/name/version_N``."""
+        """Send every logger to the same folder ``runs/name/version_N``: a new one, or the one to go on with."""
         config = self.config[self.subcommand] if self.subcommand else self.config
         loggers = [logger for logger in _as_list(config.trainer.logger) if hasattr(logger, "init_args")]
         for logger in loggers:
@@ -55,12 +65,21 @@ class Cli(LightningCLI):
                 logger.init_args.save_dir = config.runs or logger.init_args.save_dir
                 logger.init_args.name = config.name or logger.init_args.name
         own = [logger.init_args for logger in loggers if logger.class_path.endswith(_KEEP_A_FOLDER)]
-        if own and all(each.version is None for each in own):
-            version = _next_version(Path(own[0].save_dir) / (own[0].name or ""))
+        runs = Path(own[0].save_dir) / (own[0].name or "") if own else None
+        resumed = None
+        if runs is not None and self.subcommand == "fit" and config.resume is not None:
+            resumed = run_to_resume(runs, config.resume)
+        if resumed is not None:
+            folder, checkpoint = resumed
+            config.ckpt_path, config.weights_only = str(checkpoint), True
+            for each in own:
+                each.save_dir, each.name, each.version = str(folder.parents[1]), folder.parent.name, folder.name
+        elif runs is not None and all(each.version is None for each in own):
+            version = next_version(runs)
             for each in own:
                 each.version = version
         if own:
-            _name_services(loggers, f"{own[0].name}/version_{own[0].version}")
+            _name_services(loggers, f"{own[0].name}/{_folder(own[0].version)}")
 
 
 def _name_services(loggers: Sequence[Any], name: str) -> None:
@@ -73,13 +92,12 @@ def _name_services(loggers: Sequence[Any], name: str) -> None:
                 logger.init_args[word] = name
 
 
+def _folder(version: int | str) -> str:
+    return version if isinstance(version, str) else f"version_{version}"
+
+
 def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
-
-
-def _next_version(folder: Path) -> int:
-    numbers = [path.name.removeprefix("version_") for path in folder.glob("version_*")]
-    return max((int(number) for number in numbers if number.isdigit()), default=-1) + 1
 
 
 def run(args: Sequence[str] | None = None, *, callbacks: Sequence[pl.Callback] = ()) -> Cli:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -32,6 +32,7 @@ from xmodal.towers.metric import MetricHead
 from xmodal.training.chunks import in_chunks
 from xmodal.training.contrast import Contrast, contrasts_of
 from xmodal.training.draws import seed_draws, seeded_draws
+from xmodal.training.formats import CHECKPOINT_VERSION, migrate
 from xmodal.training.gather import gather_rows, process_count, row_counts
 from xmodal.training.items import ItemSource, known_prompts, known_texts
 from xmodal.training.local import check_local, local_loss
@@ -41,8 +42,6 @@ from xmodal.training.readings import ReadingCache
 from xmodal.training.retrieval import both_directions, pool_windows
 
 logger = logging.getLogger(__name__)
-
-CHECKPOINT_VERSION = 1
 
 
 class AlignmentModule(pl.LightningModule):
@@ -155,7 +154,7 @@ class AlignmentModule(pl.LightningModule):
             if prompt_weight:
                 check_local(self.prompt_loss)
         self._readings = ReadingCache(text_cache_gigabytes)
-        self._seed = 0
+        self._seed: int | None = None
         self._window_vectors: list[Tensor] = []
         self._window_rows: list[Tensor] = []
         self.space: Space | None = None  # what the last validation or test embedded, for callbacks to look at
@@ -187,8 +186,9 @@ class AlignmentModule(pl.LightningModule):
     # -- training -----------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Agree on the seed from which every step draws."""
-        self._seed = self.trainer.strategy.broadcast(torch.initial_seed())
+        """Agree on the seed from which every step draws; a resumed run keeps its own."""
+        if self._seed is None:
+            self._seed = self.trainer.strategy.broadcast(torch.initial_seed())
 
     def on_train_batch_start(self, batch: PairBatch, batch_index: int) -> None:
         """Draw what this step draws from its own place in the run, so that a resumed run draws the same."""
@@ -392,20 +392,22 @@ class AlignmentModule(pl.LightningModule):
             "format_version": CHECKPOINT_VERSION,
             "network": self.network.config,
             "text_identity": self.network.text.identity(),
+            "seed": self._seed,
+            "averaged": None,
         }
         if self.item_source is not None:
             checkpoint["xmodal"]["remembered_texts"] = self.item_source.remembered_texts()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the checkpoint was made with this frozen text tower, and take its weights from there."""
-        stamp = checkpoint.get("xmodal")
-        if not isinstance(stamp, Mapping) or stamp.get("format_version") != CHECKPOINT_VERSION:
-            raise ModelError(f"the checkpoint was not written by this version of xmodal (format {CHECKPOINT_VERSION})")
+        """Bring the checkpoint to today's format, check the text tower it was made with, and add what that brings."""
+        migrate(checkpoint)
+        stamp = checkpoint["xmodal"]
         if stamp["text_identity"] != self.network.text.identity():
             raise ModelError(
                 "the checkpoint was trained with another text tower than the config names: "
                 f"{stamp['text_identity']} against {self.network.text.identity()}"
             )
+        self._seed = stamp["seed"]
         if self.item_source is not None:
             self.item_source.register.load_state(stamp.get("remembered_texts", []))
         current = self.state_dict()
