@@ -69,7 +69,10 @@ def main() -> None:
         folder = Path(name)
         module = run(["fit", *arguments(folder)]).model
         last = next(folder.rglob("last.ckpt"))
-        version = torch.load(last, weights_only=True)["xmodal"]["format_version"]
+        checkpoint = torch.load(last, weights_only=True)
+        version = checkpoint["xmodal"]["format_version"]
+        module.on_load_checkpoint(checkpoint)
+        module.load_state_dict(checkpoint["state_dict"])  # after a run the module holds the best weights
         shutil.copy(last, FOLDER / f"checkpoint_v{version}.ckpt")
         (FOLDER / f"checkpoint_v{version}.json").write_text(json.dumps(answers(module)) + "\n")
 

@@ -16,6 +16,7 @@ from xmodal.training.optim import learning_rate_factor
 from xmodal.training.record import RecordRun
 from xmodal.training.retrieval import both_directions, pool_windows
 from xmodal.training.teaching import TeachBatches
+from xmodal.training.tuning import TowerTuning
 
 __all__ = [
     "AlignmentModule",
@@ -27,6 +28,7 @@ __all__ = [
     "SpaceDoctor",
     "StopOnNonFinite",
     "TeachBatches",
+    "TowerTuning",
     "WritePredictions",
     "both_directions",
     "config_folder",

@@ -21,9 +21,8 @@ class AveragedWeights:
         if not 0 <= decay < 1:
             raise ValueError(f"ema_decay must be from 0 to below 1, got {decay}")
         self.decay = decay
-        self.steps = 0
         self.swapped = False
-        self.values = {name: value.detach().clone() for name, value in _averaged(network).items()}
+        self.restart(network)
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
@@ -45,6 +44,17 @@ class AveragedWeights:
             value.copy_(self.values[name])
             self.values[name].copy_(kept)
         self.swapped = not self.swapped
+
+    @torch.no_grad()
+    def copy_to(self, network: nn.Module) -> None:
+        """Give another network of the same build the average."""
+        for name, value in _averaged(network).items():
+            value.copy_(self.values[name])
+
+    def restart(self, network: nn.Module) -> None:
+        """Begin anew from the network's weights."""
+        self.steps = 0
+        self.values = {name: value.detach().clone() for name, value in _averaged(network).items()}
 
     def state_dict(self) -> dict[str, object]:
         """For a checkpoint."""

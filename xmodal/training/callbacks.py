@@ -47,7 +47,7 @@ class ExportModel(pl.Callback):
             if score is not None:
                 card = f"Best of the run by `{best.monitor}`: {float(score):.4f}."  # type: ignore[attr-defined]
         folder = run_folder(trainer) / self.folder
-        space_id = pl_module.network.save(folder, card=card, overwrite=True)
+        space_id = pl_module.exportable().save(folder, card=card, overwrite=True)
         logger.info("model of space %s saved in %s", space_id, folder)
 
 
@@ -80,7 +80,7 @@ class WritePredictions(BasePredictionWriter):
         Embeddings(
             ids=[tracks[row].id for row in there],
             vectors=pooled[torch.from_numpy(there)].numpy(),
-            space_id=pl_module.network.space_id(),
+            space_id=pl_module.exportable().space_id(),
             metadata=[{"path": str(tracks[row].path), "tags": sorted(tracks[row].all_tags)} for row in there],
         ).save(path)
         logger.info("%d vectors saved in %s", len(there), path)

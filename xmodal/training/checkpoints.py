@@ -17,6 +17,7 @@ import math
 import os
 import shutil
 import uuid
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -95,6 +96,7 @@ class Checkpoints(Checkpoint):
         self._saved_step = -1
         self._score_before: float | None = None
         self._is_best = False
+        self._due = False
         self._device = torch.device("cpu")
         self._draws: dict[str, Any] | None = None
         self._said_missing = False
@@ -129,25 +131,28 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save every so many steps."""
-        step = trainer.global_step
-        if self.every_n_steps is not None and step and step % self.every_n_steps == 0:
-            self._save(trainer)
+        """Save every so many steps and at the end of each epoch.
+
+        Where validation comes next, after it: a run that goes on from between the two would leave it out.
+        """
+        step, loop = trainer.global_step, trainer.fit_loop.epoch_loop
+        fetcher = trainer.fit_loop._data_fetcher
+        assert fetcher is not None
+        every = self.every_n_steps is not None and step > 0 and step % self.every_n_steps == 0
+        if every or loop.batch_progress.is_last_batch:
+            self._due = True
+            if not loop._should_check_val_fx(fetcher):
+                self._save(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """See whether this is the best so far; in the middle of an epoch it is saved at once."""
-        if trainer.sanity_checking or trainer.state.fn != "fit" or not self._improves(trainer):
+        """See whether this is the best so far, and save if it is, or if it was time to."""
+        if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        self.best_step = trainer.global_step
-        self._is_best = True
-        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            self._saved_step = -1
+        if self._improves(trainer):
+            self.best_step, self._is_best = trainer.global_step, True
+        if self._is_best or self._due:
+            self._saved_step = -1  # what was saved within this step knows nothing of the validation
             self._save(trainer)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save at the end of each epoch."""
-        self._saved_step = -1  # a checkpoint within the last step knows nothing of the validation after it
-        self._save(trainer)
 
     # -- what ---------------------------------------------------------------------------------------------------
 
@@ -164,18 +169,11 @@ class Checkpoints(Checkpoint):
     def _improves(self, trainer: pl.Trainer) -> bool:
         if self.monitor is None:
             return False
-        value = trainer.callback_metrics.get(self.monitor)
-        if value is None:
-            if not self._said_missing:
-                known = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("validation")))
-                logger.warning(
-                    "no best checkpoint is kept: validation says nothing of %s; it says %s",
-                    self.monitor,
-                    known or "none",
-                )
+        if self.monitor not in trainer.callback_metrics and not self._said_missing:
             self._said_missing = True
-            return False
-        score = float(trainer.strategy.broadcast(float(value)))
+            known = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("validation")))
+            logger.warning("no best checkpoint is kept: validation does not log %s; it logs %s", self.monitor, known)
+        score = trainer.strategy.broadcast(float(trainer.callback_metrics.get(self.monitor, math.nan)))
         if not math.isfinite(score):
             return False
         better = self.best_model_score is None or (
@@ -203,7 +201,7 @@ class Checkpoints(Checkpoint):
                 self._say_failed(trainer.global_step, error)
                 if self._is_best:
                     self.best_model_score = self._score_before
-        self._saved_step, self._is_best = trainer.global_step, False
+        self._saved_step, self._is_best, self._due = trainer.global_step, False, False
 
     def _name(self, aside: Path) -> None:
         """Give a finished file its names; at every moment between there is a whole newest one or the one before."""
@@ -240,11 +238,15 @@ def last_good(folder: Path) -> tuple[Path | None, list[str]]:
         if not path.is_file():
             continue
         try:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+            with zipfile.ZipFile(path) as parts:  # torch itself does not look at the check sums
+                damaged = parts.testzip()
+            if damaged is not None:
+                raise ValueError(f"{damaged} in it is damaged")
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
             if not isinstance(checkpoint, Mapping) or "xmodal" not in checkpoint:
                 raise ValueError("it is no checkpoint of xmodal")
         except Exception as error:  # whatever torch makes of a damaged file
-            problems.append(f"{path} cannot be read ({str(error).splitlines()[0][:120]})")
+            problems.append(f"{path} cannot be read ({(str(error) or type(error).__name__).splitlines()[0][:120]})")
             continue
         return path, problems
     return None, problems

@@ -9,7 +9,8 @@ its running averages learn from each chunk once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -81,3 +82,23 @@ def _again(states: dict[str, Any], modules: nn.Module, device: torch.device) -> 
         for module, (momentum, tracked) in zip(norms, before, strict=True):
             module.momentum, module.num_batches_tracked = momentum, tracked
         restore_draws(outside, device)
+
+
+def checkpoint_layers(layers: Iterable[nn.Module]) -> None:
+    """Let each layer keep only its input in training and compute the rest again for the gradient.
+
+    The layer becomes an object of a subclass that does so: unlike a wrapper it keeps its name among the weights, and
+    unlike a replaced method it can be copied.
+    """
+    for layer in layers:
+        kind = type(layer)
+        layer.__class__ = type(kind.__name__, (kind,), {"forward": _forward_twice, "_once": kind.forward})
+
+
+def _forward_twice(self: nn.Module, *arguments: Any, **named: Any) -> Any:
+    once = functools.partial(type(self)._once, self, **named)  # type: ignore[attr-defined]
+    if not (self.training and torch.is_grad_enabled()):
+        return once(*arguments)
+    weight = next(self.parameters(), None)
+    device = torch.device("cpu") if weight is None else weight.device
+    return encode_twice(once, *arguments, modules=self, device=device)

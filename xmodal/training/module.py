@@ -10,11 +10,12 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pytorch_lightning as pl
 import torch
 from jaxtyping import Float
+from pytorch_lightning.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -29,7 +30,8 @@ from xmodal.losses.items import BatchItems, needs_of
 from xmodal.model import TwoTower
 from xmodal.towers.base import AudioTower, TextTower
 from xmodal.towers.metric import MetricHead
-from xmodal.training.chunks import in_chunks
+from xmodal.training.averaging import AveragedWeights
+from xmodal.training.chunks import checkpoint_layers, in_chunks
 from xmodal.training.contrast import Contrast, contrasts_of
 from xmodal.training.draws import seed_draws, seeded_draws
 from xmodal.training.formats import CHECKPOINT_VERSION, migrate
@@ -37,9 +39,10 @@ from xmodal.training.gather import gather_rows, process_count, row_counts
 from xmodal.training.items import ItemSource, known_prompts, known_texts
 from xmodal.training.local import check_local, local_loss
 from xmodal.training.momentum import MomentumEncoder
-from xmodal.training.optim import learning_rate_factor
+from xmodal.training.optim import learning_rate_factor, parameter_groups
 from xmodal.training.readings import ReadingCache
 from xmodal.training.retrieval import both_directions, pool_windows
+from xmodal.training.tuning import TowerTuning, apply_tuning, merge_additions, stacks
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +79,11 @@ class AlignmentModule(pl.LightningModule):
             (GradCache: same loss and gradients, a third more work); None for the whole batch at once.
         local_loss: Over many processes, let each judge its own tracks and texts against everybody's, so that memory
             grows with N·B and not with its square; for losses that define ``row_terms``.
+        ema_decay: Keep a moving average of the weights that validation and the exported model use; None for none.
+        audio_tuning: How much of the audio tower is trained, and how fast; None for all of it.
+        text_tuning: The same of the text tower; a frozen one stays frozen.
+        gradient_checkpointing: Compute the towers' layers again in the backward pass instead of keeping what they made.
+        compile: Compile the towers with ``torch.compile``.
     """
 
     def __init__(
@@ -106,6 +114,11 @@ class AlignmentModule(pl.LightningModule):
         key_momentum: float | None = None,
         chunk_size: int | None = None,
         local_loss: bool = False,
+        ema_decay: float | None = None,
+        audio_tuning: TowerTuning | None = None,
+        text_tuning: TowerTuning | None = None,
+        gradient_checkpointing: bool = False,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= warmup < 1:
@@ -128,6 +141,20 @@ class AlignmentModule(pl.LightningModule):
             audio_parts=audio_parts,
             metric=metric,
         )
+        self.audio_tuning, self.text_tuning = audio_tuning or TowerTuning(), text_tuning or TowerTuning()
+        for side, tuning in (("audio", self.audio_tuning), ("text", self.text_tuning)):
+            apply_tuning(getattr(self.network, side), tuning, side)
+        if compile and gradient_checkpointing:
+            raise ValueError(
+                "compile and gradient_checkpointing exclude each other, a compiled tower decides itself what to keep; "
+                "choose one, or compile with chunk_size"
+            )
+        if gradient_checkpointing:
+            for tower in (self.network.audio, self.network.text):
+                checkpoint_layers(layer for _, layers in stacks(tower) for layer in layers)
+        self.compiles = compile
+        self._encode_audio = self.network.audio.encode
+        self.averaged = None if ema_decay is None else AveragedWeights(self.network, ema_decay)
         self.loss = loss
         self.prompt_loss = copy.deepcopy(loss) if prompt_loss is None else prompt_loss
         self.prompt_weight = prompt_weight
@@ -189,6 +216,26 @@ class AlignmentModule(pl.LightningModule):
         """Agree on the seed from which every step draws; a resumed run keeps its own."""
         if self._seed is None:
             self._seed = self.trainer.strategy.broadcast(torch.initial_seed())
+        if self.averaged is not None:
+            if isinstance(self.trainer.strategy, FSDPStrategy | ModelParallelStrategy):
+                raise ModelError(
+                    "ema_decay averages whole weights and this strategy splits them; use ddp, or no average"
+                )
+            if not self.averaged.steps:
+                self.averaged.restart(self.network)
+        if self.compiles:
+            self._encode_audio = torch.compile(self.network.audio.encode)
+            for _, layers in stacks(self.network.text):
+                for layer in layers:
+                    layer.compile(dynamic=True)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, but for towers that are locked: their statistics and dropout rest too."""
+        super().train(mode)
+        for tower, tuning in ((self.network.audio, self.audio_tuning), (self.network.text, self.text_tuning)):
+            if tuning.train == "none":
+                tower.eval()
+        return self
 
     def on_train_batch_start(self, batch: PairBatch, batch_index: int) -> None:
         """Draw what this step draws from its own place in the run, so that a resumed run draws the same."""
@@ -255,7 +302,7 @@ class AlignmentModule(pl.LightningModule):
         network = self.network
 
         def encode(features: Tensor, valid_frames: Tensor) -> tuple[Tensor, Tensor]:
-            encoded = network.audio.encode(features, valid_frames)
+            encoded = self._encode_audio(features, valid_frames)
             return encoded, network.project_encoded(encoded)
 
         if not len(batch.features):
@@ -296,26 +343,16 @@ class AlignmentModule(pl.LightningModule):
         self.item_source = ItemSource(self, data.training_set.tracks)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """The optimiser's step, which the key encoder follows."""
+        """The optimiser's step, which the key encoder and the average follow."""
         super().optimizer_step(*args, **kwargs)
         if self.key_encoder is not None:
             self.key_encoder.follow(self.network)
+        if self.averaged is not None:
+            self.averaged.update(self.network)
 
     def configure_optimizers(self) -> Any:
         """AdamW with a warm-up; groups by tower, and without decay where decay means nothing."""
-        groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
-        pretrained = tuple(f"network.text.{prefix}" for prefix in self.network.text.asset_prefixes) or ("-",)
-        for name, parameter in self.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            anchors = name.rpartition(".")[2] == "proxies"
-            rate = self.text_learning_rate if name.startswith(pretrained) else self.learning_rate
-            rate = self.proxy_learning_rate if anchors else rate
-            decay = self.weight_decay if parameter.ndim > 1 and not anchors else 0.0
-            groups.setdefault((rate, decay), []).append(parameter)
-        optimizer = torch.optim.AdamW(
-            [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
-        )
+        optimizer = torch.optim.AdamW(parameter_groups(self))
         steps = int(self.trainer.estimated_stepping_batches)
         factor = learning_rate_factor(steps, round(self.warmup * steps), self.schedule)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
@@ -324,9 +361,10 @@ class AlignmentModule(pl.LightningModule):
     # -- evaluation ---------------------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the windows of the last round."""
+        """Forget the windows of the last round, and take the averaged weights if there are any."""
         self._window_vectors.clear()
         self._window_rows.clear()
+        self._swap_average(True)
 
     def validation_step(self, batch: WindowBatch, _batch_index: int) -> None:
         """Embed windows; they are judged together when all of them are there."""
@@ -338,6 +376,7 @@ class AlignmentModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Retrieval metrics in both directions over the whole validation set."""
         self._log_retrieval("validation")
+        self._swap_average(False)
 
     def on_test_epoch_start(self) -> None:
         """Forget the windows of the last round."""
@@ -350,6 +389,23 @@ class AlignmentModule(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Retrieval metrics in both directions over the whole test set."""
         self._log_retrieval("test")
+        self._swap_average(False)
+
+    def on_predict_epoch_start(self) -> None:
+        """Take the averaged weights if there are any."""
+        self._swap_average(True)
+
+    def on_predict_epoch_end(self) -> None:
+        """Put the weights back."""
+        self._swap_average(False)
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Put the weights back, should a validation have been cut short."""
+        self._swap_average(False)
+
+    def _swap_average(self, averaged: bool) -> None:
+        if self.averaged is not None and self.averaged.steps and self.averaged.swapped != averaged:
+            self.averaged.swap(self.network)
 
     def predict_step(self, batch: WindowBatch, _batch_index: int) -> tuple[Tensor, Tensor]:
         """Vectors of windows and the tracks they belong to."""
@@ -393,7 +449,7 @@ class AlignmentModule(pl.LightningModule):
             "network": self.network.config,
             "text_identity": self.network.text.identity(),
             "seed": self._seed,
-            "averaged": None,
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
         }
         if self.item_source is not None:
             checkpoint["xmodal"]["remembered_texts"] = self.item_source.remembered_texts()
@@ -408,10 +464,20 @@ class AlignmentModule(pl.LightningModule):
                 f"{stamp['text_identity']} against {self.network.text.identity()}"
             )
         self._seed = stamp["seed"]
+        if self.averaged is not None and stamp["averaged"] is not None:
+            self.averaged.load_state_dict(stamp["averaged"])
         if self.item_source is not None:
             self.item_source.register.load_state(stamp.get("remembered_texts", []))
         current = self.state_dict()
         checkpoint["state_dict"] = {name: current[name] for name in self._frozen_names()} | checkpoint["state_dict"]
+
+    def exportable(self) -> TwoTower:
+        """The network as users get it: the averaged weights if there are any, low-rank additions merged."""
+        network = copy.deepcopy(self.network)
+        if self.averaged is not None and self.averaged.steps and not self.averaged.swapped:
+            self.averaged.copy_to(network)
+        merge_additions(network)
+        return network.eval()
 
     def _frozen_names(self) -> set[str]:
         if not self.network.text.frozen:

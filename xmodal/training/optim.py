@@ -4,6 +4,47 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from xmodal.training.tuning import layer_rates
+
+if TYPE_CHECKING:
+    from xmodal.training.module import AlignmentModule
+
+
+def parameter_groups(module: AlignmentModule) -> list[dict[str, Any]]:
+    """The trained parameters by learning rate and weight decay.
+
+    A tower's layers learn at its tuning's rate times their layer's share; a pretrained text encoder at
+    ``text_learning_rate``; anchors at their own; everything else at ``learning_rate``. Biases, gains, anchors and the
+    losses' scalars are not decayed.
+    """
+    network = module.network
+    pretrained = tuple(f"network.text.{prefix}" for prefix in network.text.asset_prefixes)
+    shares: dict[str, float] = {}
+    for side, tuning in (("audio", module.audio_tuning), ("text", module.text_tuning)):
+        tower = getattr(network, side)
+        shares |= {f"network.{side}.{name}": share for name, share in layer_rates(tower, tuning.layer_decay).items()}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        anchors = name.rpartition(".")[2] == "proxies"
+        rate = module.learning_rate
+        if anchors:
+            rate = module.proxy_learning_rate
+        elif name.startswith("network.audio.") and module.audio_tuning.learning_rate is not None:
+            rate = module.audio_tuning.learning_rate
+        elif pretrained and name.startswith(pretrained):
+            given = module.text_tuning.learning_rate
+            rate = module.text_learning_rate if given is None else given
+        elif name.startswith("network.text.") and module.text_tuning.learning_rate is not None:
+            rate = module.text_tuning.learning_rate
+        decay = module.weight_decay if parameter.ndim > 1 and not anchors else 0.0
+        groups.setdefault((rate * shares.get(name, 1.0), decay), []).append(parameter)
+    return [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
 
 
 def learning_rate_factor(steps: int, warmup: int, schedule: str) -> Callable[[int], float]:
