@@ -139,6 +139,8 @@ class Checkpoints(Checkpoint):
         fetcher = trainer.fit_loop._data_fetcher
         assert fetcher is not None
         every = self.every_n_steps is not None and step > 0 and step % self.every_n_steps == 0
+        # Gradients that wait for more batches are in no checkpoint.
+        every = every and (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if every or loop.batch_progress.is_last_batch:
             self._due = True
             if not loop._should_check_val_fx(fetcher):
