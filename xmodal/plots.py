@@ -15,7 +15,8 @@ from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from xmodal.errors import DataError
+from xmodal.audio import load
+from xmodal.errors import AudioError, DataError
 
 _DPI = 130
 _INK, _FAINT = "#1f2430", "#8a8f98"
@@ -128,6 +129,73 @@ def plot_similarity(
     axes.spines[:].set_visible(False)
     figure.colorbar(image, label="cosine", shrink=0.7)
     write_png(figure, path)
+
+
+def plot_neighbours(
+    vectors: Float[np.ndarray, "tracks dim"],
+    names: Sequence[str],
+    paths: Sequence[str | None],
+    shown: Sequence[int],
+    path: str | Path,
+    *,
+    title: str,
+    count: int = 5,
+) -> None:
+    """A sheet of tracks, each with its nearest neighbours beside it: spectrogram, name and cosine.
+
+    Args:
+        vectors: Unit vectors of all tracks.
+        names: One a track.
+        paths: The audio of each, for its picture; None, or a file that cannot be read, leaves the picture empty.
+        shown: The tracks that get a row.
+        path: The PNG file.
+        title: Printed above.
+        count: Neighbours of each.
+
+    Raises:
+        ValueError: If names or paths do not fit, or there is no track to show or none beside it.
+    """
+    if not len(vectors) == len(names) == len(paths) or not shown or len(vectors) < 2:
+        raise ValueError(f"at least two tracks need a name and a path each, got {len(vectors)} and {len(names)}")
+    count = min(count, len(vectors) - 1)
+    figure = Figure(figsize=(2.5 * (count + 1), 1.75 * len(shown) + 0.5), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    panels = figure.subplots(len(shown), count + 1, squeeze=False)
+    pictures: dict[int, np.ndarray | None] = {}
+    for line, row in zip(panels, shown, strict=True):
+        scores = vectors @ vectors[row]
+        scores[row] = -np.inf
+        nearest = np.argsort(-scores, kind="stable")[:count]
+        for panel, place in zip(line, [row, *nearest.tolist()], strict=True):
+            if place not in pictures:
+                pictures[place] = _thumbnail(paths[place])
+            picture = pictures[place]
+            if picture is not None:
+                panel.imshow(picture, origin="lower", aspect="auto", cmap=colormaps["magma"], interpolation="nearest")
+            panel.set(xticks=[], yticks=[])
+            said = names[place] if len(names[place]) <= 30 else f"{names[place][:29]}…"
+            panel.set_title(said, fontsize=7, weight="bold" if place == row else "normal")
+            panel.set_xlabel("" if place == row else f"{scores[place]:.3f}", fontsize=7, color=_FAINT)
+            panel.spines[:].set_color(HUES[1] if place == row else "#d5d8dd")
+    write_png(figure, path)
+
+
+def _thumbnail(path: str | None) -> np.ndarray | None:
+    """Decibels of the first ten seconds, coarse."""
+    if path is None:
+        return None
+    try:
+        samples = load(path, 16_000, duration_seconds=10.0)
+    except AudioError:
+        return None
+    hop, size = 512, 1024
+    samples = np.pad(samples, (0, max(0, size - len(samples))))
+    frames = np.lib.stride_tricks.sliding_window_view(samples, size)[::hop] * np.hanning(size)
+    power = np.abs(np.fft.rfft(frames, axis=1)) ** 2
+    # Bands that widen with frequency, about as hearing does.
+    edges = np.unique(np.geomspace(2, size // 2, 49).astype(int))
+    bands = np.add.reduceat(power, edges[:-1], axis=1)
+    return np.asarray(10 * np.log10(bands.T + 1e-6))
 
 
 def read_curves(metrics_csv: str | Path) -> dict[str, list[tuple[int, float]]]:

@@ -293,6 +293,24 @@ def _parser() -> argparse.ArgumentParser:
     methods.add_argument("--json", action="store_true", help="as JSON, with the line of YAML that selects each")
     methods.set_defaults(module="methods", run="methods")
 
+    draw = commands.add_parser(
+        "map", parents=[common, model], help="an interactive map of a catalogue, in one HTML file"
+    )
+    draw.add_argument("source", type=Path, metavar="VECTORS", help="what xmodal embed wrote, or an index folder")
+    draw.add_argument("--out", type=Path, required=True, metavar="FILE.html", help="the page")
+    draw.add_argument("--method", choices=["pca", "umap"], default="pca", help="how many axes become two (pca)")
+    draw.add_argument(
+        "--query", action="append", default=[], metavar="WORDS", help="colour by the score of these words"
+    )
+    draw.add_argument("--model", help="with --query: the model folder (default: the one that made the vectors)")
+    draw.add_argument("--title", help="of the page (default: the name of the vectors)")
+    draw.add_argument("--similarity", type=Path, metavar="FILE.png", help="draw the cosines among tracks too")
+    draw.add_argument(
+        "--neighbours", type=Path, metavar="FILE.png", help="draw tracks with their nearest neighbours too"
+    )
+    draw.add_argument("--most", type=_count, default=40, metavar="N", help="tracks in these pictures (default 40)")
+    draw.set_defaults(module="look", run="draw_map")
+
     fetch = commands.add_parser("import", parents=[common], help="a published CLAP model as a model folder")
     fetch.add_argument("source", metavar="MODEL", help="a folder or Hub id, e.g. laion/clap-htsat-unfused")
     fetch.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model folder")
