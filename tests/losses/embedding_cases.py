@@ -79,6 +79,7 @@ EMBEDDING_CASES = [
     Case("decorrelation", lambda: losses.DecorrelationRegularizer(DIM, hidden=4), None, exact_gradient=False),
     Case("high order", lambda: losses.HighOrderLoss(losses.InfoNCELoss(0.5), DIM, features=8, orders=3), None),
     Case("sum", lambda: losses.CombinedObjective([losses.InfoNCELoss(), losses.AngularLoss()], [1.0, 0.2]), None),
+    Case("matryoshka", lambda: losses.MatryoshkaLoss(losses.InfoNCELoss(0.4), [2, DIM]), None),
     Case("streamed", lambda: losses.StreamedLoss(losses.TripletLoss(mining="all"), 2), None),
     Case(
         "embedding expansion",

@@ -28,6 +28,7 @@ from xmodal.losses.geometry import (
     SNRContrastiveLoss,
 )
 from xmodal.losses.items import BatchItems, Vocabulary, needs_of
+from xmodal.losses.matryoshka import MatryoshkaLoss
 from xmodal.losses.memory import CrossModalMemory
 from xmodal.losses.miners import (
     DistanceBinMiner,
@@ -125,6 +126,7 @@ __all__ = [
     "LiftedStructureLoss",
     "LogRatioLoss",
     "MarginLoss",
+    "MatryoshkaLoss",
     "MetaClassLoss",
     "Miner",
     "MultiSimilarityLoss",

@@ -70,6 +70,7 @@ STANDARD: list[tuple[str, str, dict[str, Any], str]] = [
     ("Alignment and uniformity (ICML 2020)", "AlignmentUniformityLoss", {}, ""),
     ("VICReg's variance and covariance (ICLR 2022)", "VarianceCovarianceRegularizer", {}, ""),
     ("A weighted sum, with a miner and a memory", "CombinedObjective", {}, ""),
+    ("Matryoshka representations (NeurIPS 2022)", "MatryoshkaLoss", {}, "Vectors that may be cut: `--dim`."),
     ("Any loss of rows, in blocks", "StreamedLoss", {}, "The same value in less memory."),
 ]
 """Name, class, arguments and note of what the field uses and the survey does not list."""
