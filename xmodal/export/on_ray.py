@@ -55,11 +55,11 @@ def on_ray(embedder: Embedder, *, address: str | None = None, actors: int | None
         ray.data.DataContext.get_current().enable_progress_bars = False
         processes = actors or max(1, int(ray.cluster_resources().get("CPU", 2)) - 1)
         rows = [{"position": position, "track": pickle.dumps(track)} for position, track in enumerate(tracks)]
-        blocks = max(1, min(len(rows) // _PIECES, 16 * processes))
+        blocks = min(len(rows), max(processes, min(len(rows) // _PIECES, 16 * processes)))
         embedded = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
             _Actor,
             fn_constructor_kwargs={"space_id": embedder.space_id, "settings": settings},
-            batch_size=_PIECES,
+            batch_size=min(_PIECES, -(-len(rows) // blocks)),
             compute=ray.data.ActorPoolStrategy(size=processes),
             num_cpus=1,
             num_gpus=gpus,

@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning.callbacks import BasePredictionWriter
 
 from xmodal.data.module import AudioTextData
+from xmodal.data.tracks import track_metadata
 from xmodal.embeddings import Embeddings
 from xmodal.training.gather import gather_rows
 from xmodal.training.module import AlignmentModule
@@ -81,7 +82,7 @@ class WritePredictions(BasePredictionWriter):
             ids=[tracks[row].id for row in there],
             vectors=pooled[torch.from_numpy(there)].numpy(),
             space_id=pl_module.exportable().space_id(),
-            metadata=[{"path": str(tracks[row].path), "tags": sorted(tracks[row].all_tags)} for row in there],
+            metadata=[track_metadata(tracks[row]) for row in there],
         ).save(path)
         logger.info("%d vectors saved in %s", len(there), path)
 
