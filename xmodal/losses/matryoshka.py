@@ -15,7 +15,7 @@ from xmodal.losses.items import BatchItems
 
 
 class MatryoshkaLoss(EmbeddingLoss):
-    """A loss of the first dimensions, of more, and of all, added up (Kusupati et al., NeurIPS 2022).
+    """A loss of the first dimensions, of more, and of all, added up.
 
     Trained so, the first dimensions say most, and a space may be cut after export: ``xmodal embed --dim 64``. Each
     length is brought to unit length by itself; the loss and what it learns (temperature, bias) serve all of them.
@@ -24,6 +24,9 @@ class MatryoshkaLoss(EmbeddingLoss):
         loss: A loss on scores or on vectors that does not ask for a width.
         dims: Lengths, rising; the last is the model's ``dim``.
         weights: One a length; None for 1 each. Their sum is brought to 1, so that what suits ``loss`` suits this.
+
+    References:
+        Kusupati et al., Matryoshka Representation Learning, NeurIPS 2022, https://arxiv.org/abs/2205.13147.
     """
 
     graded: ClassVar[Graded] = "by part"
