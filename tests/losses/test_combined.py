@@ -226,21 +226,46 @@ def test_a_streamed_loss_has_the_value_and_gradients_of_the_whole(case):
         torch.testing.assert_close(blocks, whole)
 
 
-@pytest.mark.parametrize("loss", [losses.InfoNCELoss(0.2, direction_weights=(1.0, 3.0)), losses.TripletLoss(0.4)])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        losses.InfoNCELoss(0.2, direction_weights=(1.0, 3.0)),
+        losses.InfoNCELoss(0.1, margin=0.2),
+        losses.InfoNCELoss(0.02),  # exponentials that need maxima
+        losses.TripletLoss(0.4),
+        losses.TripletLoss(0.4, mining="all", distance="squared", average="all"),
+    ],
+)
 @pytest.mark.parametrize("block", [None, 3])
-def test_a_streamed_loss_takes_a_plain_batch_a_factor_from_above_and_a_vector_of_no_length(loss, block):
+@pytest.mark.parametrize("relevance", [RELEVANCE > 0, RELEVANCE * 0.5], ids=["boolean", "graded"])
+@pytest.mark.parametrize("valid", [None, torch.arange(30).reshape(5, 6) % 7 > 0], ids=["all valid", "some valid"])
+def test_a_streamed_loss_takes_a_plain_batch_a_factor_from_above_and_a_vector_of_no_length(
+    loss, block, relevance, valid
+):
     results = []
     for streamed in (False, True):
         audio, text = AUDIO.float(), TEXT.float()
         audio[1] = 0.0
         leaves = audio.requires_grad_(), text.requires_grad_(), *loss.parameters()
-        inputs = (audio, text, RELEVANCE > 0)
+        inputs = (audio, text, relevance, valid)
         value = StreamedLoss(loss, block)(*inputs) if streamed else apply_loss(loss, *inputs)
         results.append([value.detach(), *torch.autograd.grad(value * 2.5, leaves)])
     for whole, blocks in zip(*results, strict=True):
         torch.testing.assert_close(blocks, whole, rtol=1e-4, atol=1e-6)
     with torch.no_grad():
-        torch.testing.assert_close(StreamedLoss(loss, block)(audio, text, RELEVANCE > 0), results[0][0])
+        torch.testing.assert_close(StreamedLoss(loss, block)(*inputs), results[0][0])
+
+
+def test_positives_are_found_eight_at_a_time_as_well():
+    chosen = torch.rand((7, 24), generator=torch.Generator().manual_seed(0)) < 0.1
+    audio, text = vectors(5, 7).requires_grad_(), vectors(6, 24)
+    values = [
+        torch.autograd.grad(loss(audio, text, chosen), audio)[0]
+        for loss in (StreamedLoss(losses.InfoNCELoss()), StreamedLoss(losses.InfoNCELoss(), 2))
+    ]
+    expected = torch.autograd.grad(apply_loss(losses.InfoNCELoss(), audio, text, chosen), audio)[0]
+    for value in values:
+        torch.testing.assert_close(value, expected)
 
 
 @pytest.mark.parametrize("loss", [losses.InfoNCELoss(), losses.ContrastiveLoss()])

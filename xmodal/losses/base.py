@@ -36,12 +36,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Real
 from torch import Tensor, nn
 
 from xmodal.configurable import Configurable
 from xmodal.losses.items import BatchItems, Need
+from xmodal.losses.numerics import unit_vectors
 
 Graded = Literal["threshold", "soft target", "weight", "target distance", "by part"]
 """What a relevance between 0 and 1 means to a loss.
@@ -85,12 +85,12 @@ class Pairs:
     @property
     def positive_weight(self) -> Float[Tensor, "anchors others"]:
         """Weights of the positives, 0 elsewhere."""
-        return self.weight * self.positive
+        return torch.where(self.positive, self.weight, 0.0)
 
     @property
     def negative_weight(self) -> Float[Tensor, "anchors others"]:
         """Weights of the negatives, 0 elsewhere."""
-        return self.weight * self.negative
+        return torch.where(self.negative, self.weight, 0.0)
 
     @property
     def transposed(self) -> Pairs:
@@ -243,6 +243,13 @@ class PairwiseLoss(nn.Module, Configurable):
         """
         raise NotImplementedError(f"{type(self).__name__} must define row_terms(pairs) or one_direction(pairs)")
 
+    def row_slopes(self, pairs: Pairs) -> tuple[Terms, Float[Tensor, "anchors others"]] | None:
+        """The same terms with the slope of their sum at each score, for streaming; None leaves that to autograd.
+
+        Only for a loss without parts and without parameters.
+        """
+        return None
+
 
 class EmbeddingLoss(nn.Module, Configurable):
     """An objective that needs the vectors: angles between three of them, regularisers, generators.
@@ -290,7 +297,7 @@ class EmbeddingLoss(nn.Module, Configurable):
         with torch.autocast(audio.device.type, enabled=False):
             audio, text = in_full_precision(audio), in_full_precision(text)
             if not self.needs_norms:
-                audio, text = F.normalize(audio, dim=1), F.normalize(text, dim=1)
+                audio, text = unit_vectors(audio), unit_vectors(text)
             pairs = make_pairs(audio @ text.T, relevance, valid, weight)
             zero = 0.0 * (audio.sum() + text.sum())
             if relevance.numel() == 0:
@@ -356,7 +363,7 @@ def apply_loss(
     if not isinstance(loss, PairwiseLoss):
         raise ValueError(f"a loss must be a PairwiseLoss or an EmbeddingLoss, got {type(loss).__name__}")
     with torch.autocast(audio.device.type, enabled=False):
-        audio, text = F.normalize(in_full_precision(audio), dim=1), F.normalize(in_full_precision(text), dim=1)
+        audio, text = unit_vectors(in_full_precision(audio)), unit_vectors(in_full_precision(text))
         return loss(audio @ text.T, relevance, valid, weight)
 
 

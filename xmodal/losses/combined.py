@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Real
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -15,6 +14,7 @@ from xmodal.losses.base import EmbeddingLoss, Graded, Pairs, PairwiseLoss, apply
 from xmodal.losses.items import BatchItems
 from xmodal.losses.memory import CrossModalMemory
 from xmodal.losses.miners import Miner
+from xmodal.losses.numerics import unit_vectors
 
 
 class CombinedObjective(EmbeddingLoss):
@@ -91,7 +91,7 @@ class CombinedObjective(EmbeddingLoss):
         """Every loss by itself, not weighted, in the order of ``losses``; for logs."""
         values = []
         with torch.autocast(audio.device.type, enabled=False):
-            unit_audio, unit_text = (F.normalize(in_full_precision(each), dim=1) for each in (audio, text))
+            unit_audio, unit_text = (unit_vectors(in_full_precision(each)) for each in (audio, text))
             if self.memory is None:
                 rows = make_pairs(unit_audio @ unit_text.T, relevance, valid, weight)
                 columns = rows.transposed

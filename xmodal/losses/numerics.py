@@ -19,6 +19,7 @@ EMPTY = -1e30
 """Log of an empty sum. Finite, so that differences of two of them are numbers, and far below every logit."""
 
 _SMALLEST_SQUARED_DISTANCE = 1e-8
+_SMALLEST_NORM = 1e-12
 MAX_LOG_SCALE = math.log(100.0)
 
 
@@ -62,6 +63,31 @@ def distance(score: Float[Tensor, "*shape"], kind: Distance) -> Float[Tensor, "*
         return 1.0 - score
     squared = (2.0 - 2.0 * score).clamp(min=0.0)
     return squared if kind == "squared" else squared.clamp(min=_SMALLEST_SQUARED_DISTANCE).sqrt()
+
+
+def unit_vectors(vectors: Float[Tensor, "items dim"]) -> Float[Tensor, "items dim"]:
+    """The vectors divided by their norms, or by 1e-12 where those are smaller, with half the work in the gradient."""
+    unit: Tensor = _UnitVectors.apply(vectors)
+    return unit
+
+
+class _UnitVectors(torch.autograd.Function):
+    """A unit vector's gradient turns it and nothing else: what points along it is taken out."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor) -> Tensor:
+        norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+        unit = vectors / norms.clamp(min=_SMALLEST_NORM)
+        ctx.save_for_backward(unit, norms)
+        return unit
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        unit, norms = ctx.saved_tensors
+        (gradient,) = gradients
+        # A vector of no length has no direction that could turn.
+        along = torch.linalg.vecdot(unit, gradient)[:, None] * (norms > _SMALLEST_NORM)
+        return torch.addcmul(gradient, unit, along, value=-1.0) / norms.clamp(min=_SMALLEST_NORM)
 
 
 def check_choice(name: str, value: str, choices: Any) -> None:

@@ -3,7 +3,8 @@
 The gradient is made beside the value: a block's scores, the slope of the loss at each of them, and the two products
 that carry the slopes to the vectors. That is three products of ``audio * text * dim`` multiplications a direction,
 and nothing is kept for the backward pass but the gradients. The two-way soft-max must know the sums of all rows and
-columns before it knows any slope; its scores are made twice, so both directions together take four products.
+columns before it knows any slope; its scores are made twice, so both directions together take four products (six
+at temperatures below 0.025, where its exponentials need maxima, which is not worth a second way).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from xmodal.losses.softmax import InfoNCELoss
 
 _SCORES_A_BLOCK = 2**24
 _SMALLEST_NORM = 1e-12
+_LARGEST_LOGIT = 40.0
 
 Given = tuple[Tensor, Tensor | None, Tensor | None]
 """Relevance, valid and weight of all pairs, or of a block of rows."""
@@ -35,7 +37,7 @@ class StreamedLoss(EmbeddingLoss):
     """A loss on scores, block by block of rows: the same value and gradients in O(block * items) memory.
 
     Only losses whose rows do not look at each other can be streamed, which are those that define ``row_terms``.
-    There is no second derivative.
+    There is no second derivative, and a value can be gone back through once.
 
     Args:
         loss: The loss.
@@ -83,18 +85,22 @@ class _Streamed(torch.autograd.Function):
     def forward(ctx: Any, loss: PairwiseLoss, block: int | None, given: Given, *leaves: Tensor) -> Tensor:
         audio, text = _Side(leaves[0]), _Side(leaves[1])
         wanted = any(ctx.needs_input_grad)
-        if isinstance(loss, InfoNCELoss) and _is_two_way_softmax(loss):
+        if isinstance(loss, InfoNCELoss) and _is_two_way_softmax(loss, given):
             value, gradients, slopes = _two_way_softmax(loss, block, given, audio, text, wanted=wanted)
         else:
             value, gradients, slopes = _by_rows(loss, block, given, audio, text, wanted=wanted)
         if gradients is not None:
-            ctx.save_for_backward(audio.in_place(gradients[0]), text.in_place(gradients[1]), *slopes)
+            # Not saved but handed over: what is saved would be copied, and these are the largest tensors of a step.
+            ctx.gradients = [audio.in_place(gradients[0]), text.in_place(gradients[1]), *slopes]
         return value
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, None, *(factor * gradient for gradient in ctx.saved_tensors)
+        if ctx.gradients is None:
+            raise RuntimeError("a streamed loss hands its gradients over once; compute it again for a second backward")
+        gradients, ctx.gradients = ctx.gradients, None
+        return None, None, None, *(gradient.mul_(factor) for gradient in gradients)
 
 
 class _Side:
@@ -112,8 +118,9 @@ class _Side:
     def unit(self, rows: slice) -> Float[Tensor, "rows dim"]:
         return self.vectors[rows] * self.inverse[rows, None]
 
-    def in_place(self, gradient: Float[Tensor, "items dim"], rows_at_once: int = 4096) -> Float[Tensor, "items dim"]:
+    def in_place(self, gradient: Float[Tensor, "items dim"]) -> Float[Tensor, "items dim"]:
         """From the gradient of the unit vectors to that of the vectors."""
+        rows_at_once = max(1, 2**14 // max(gradient.shape[1], 1))
         for start in range(0, len(self), rows_at_once):
             rows = slice(start, start + rows_at_once)
             unit, part = self.unit(rows), gradient[rows]
@@ -122,14 +129,19 @@ class _Side:
         return gradient
 
 
-def _blocks(block: int | None, anchors: _Side, others: _Side) -> list[slice]:
-    size = block or max(1, _SCORES_A_BLOCK // max(len(others), 1))
-    return [slice(start, start + size) for start in range(0, len(anchors) if len(others) else 0, size)]
+def blocks_of(block: int | None, anchors: int, others: int) -> list[slice]:
+    """The rows of each block, of ``block`` anchors or as many as make 16 million scores."""
+    size = min(block or max(1, _SCORES_A_BLOCK // max(others, 1)), max(anchors, 1))
+    return [slice(start, start + size) for start in range(0, anchors if others else 0, size)]
 
 
 def _rows_of(given: Given, rows: slice) -> Given:
     relevance, valid, weight = given
     return relevance[rows], None if valid is None else valid[rows], None if weight is None else weight[rows]
+
+
+def _cosines(rows: slice, anchors: _Side, others: _Side) -> Float[Tensor, "rows others"]:
+    return (anchors.unit(rows) @ others.vectors.T).mul_(others.inverse)
 
 
 def _carry(
@@ -138,11 +150,10 @@ def _carry(
     anchors: _Side,
     others: _Side,
     gradients: Gradients,
-    out: Tensor | None = None,
 ) -> None:
     """Add what the slopes of a block's cosines are for the unit vectors of both sides."""
     gradients[1].addmm_(slope.T, anchors.unit(rows))
-    gradients[0][rows].addmm_(torch.mul(slope, others.inverse, out=out), others.vectors)
+    gradients[0][rows].addmm_(slope * others.inverse, others.vectors)
 
 
 # -- any loss of rows --------------------------------------------------------------------------------------------------
@@ -174,33 +185,43 @@ def _direction(
 ) -> tuple[Tensor, Gradients | None, list[Tensor]]:
     """``share`` of the loss with the rows as anchors, and its gradients."""
     trained = [parameter for parameter in loss.parameters() if parameter.requires_grad]
-    blocks = _blocks(block, anchors, others)
+    blocks = blocks_of(block, len(anchors), len(others))
 
-    def terms(rows: slice, *, graph: bool) -> tuple[Tensor, Tensor, Tensor]:
-        score = (anchors.unit(rows) @ others.vectors.T).mul_(others.inverse).requires_grad_(graph)
+    def terms(rows: slice, *, graph: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Scores of a block, sum and number of its terms, and the sum's slopes where the loss knows them."""
+        score = _cosines(rows, anchors, others)
+        pairs = make_pairs(score, *_rows_of(given, rows))
+        known = loss.row_slopes(pairs) if graph else None
+        if known is not None:
+            (total, count), slope = known
+            return score, total.sum(dim=0) + 0.0 * pairs.score.sum(), count.sum(dim=0), slope
+        score.requires_grad_(graph)
         with torch.set_grad_enabled(graph):
             pairs = make_pairs(score, *_rows_of(given, rows))
             total, count = loss.row_terms(pairs)
             # The zero holds a graph where no term does, and a NaN that a mask would hide.
-            return score, total.sum(dim=0) + 0.0 * pairs.score.sum(), count.detach().sum(dim=0)
+            return score, total.sum(dim=0) + 0.0 * pairs.score.sum(), count.detach().sum(dim=0), None
 
-    total = count = anchors.vectors.new_zeros(())
-    gradients = (torch.zeros_like(anchors.vectors), torch.zeros_like(others.vectors)) if wanted else None
-    slopes = [torch.zeros_like(each) for each in trained] if wanted else []
-
-    def gather(rows: slice, block_total: Tensor, score: Tensor, weight: Tensor | None) -> None:
+    def gather(rows: slice, score: Tensor, block_total: Tensor, slope: Tensor | None, weight: Tensor | None) -> None:
         assert gradients is not None
+        if slope is not None:
+            _carry(slope if weight is None else slope * weight, rows, anchors, others, gradients)
+            return
         slope, *more = torch.autograd.grad(block_total, [score, *trained], weight, allow_unused=True)
+        assert slope is not None
         _carry(slope, rows, anchors, others, gradients)
         for own, other in zip(slopes, more, strict=True):
             own.add_(0.0 if other is None else other)
 
+    total = count = anchors.vectors.new_zeros(())
+    gradients = (torch.zeros_like(anchors.vectors), torch.zeros_like(others.vectors)) if wanted else None
+    slopes = [torch.zeros_like(each) for each in trained] if wanted else []
     at_once = wanted and loss.proportional
     for rows in blocks:
-        score, block_total, block_count = terms(rows, graph=at_once)
+        score, block_total, block_count, slope = terms(rows, graph=at_once)
         at_once = at_once and block_total.numel() == 1
         if at_once:
-            gather(rows, block_total, score, None)
+            gather(rows, score, block_total, slope, None)
         total, count = total + block_total.detach(), count + block_count
     weight = torch.where(count > 0, share / torch.where(count > 0, count, 1.0), 0.0)
     if at_once:
@@ -208,17 +229,18 @@ def _direction(
             each.mul_(weight)
     elif wanted:  # what a term counts for must be known first, at the price of a product
         for rows in blocks:
-            score, block_total, _ = terms(rows, graph=True)
-            gather(rows, block_total, score, weight)
+            score, block_total, _, slope = terms(rows, graph=True)
+            gather(rows, score, block_total, slope, weight)
     return (weight * total).sum(), gradients, slopes
 
 
 # -- InfoNCE in both directions ----------------------------------------------------------------------------------------
 
 
-def _is_two_way_softmax(loss: InfoNCELoss) -> bool:
-    known = type(loss).row_terms is InfoNCELoss.row_terms
-    return known and loss.denominator == "all" and min(loss.direction_weights) > 0
+def _is_two_way_softmax(loss: InfoNCELoss, given: Given) -> bool:
+    """Whether a soft-max in both directions can do without maxima: its exponentials and their sums stay in float32."""
+    plain = type(loss).row_terms is InfoNCELoss.row_terms and loss.denominator == "all" and given[2] is None
+    return plain and min(loss.direction_weights) > 0 and float(loss.scale()) * (1.0 + loss.margin) <= _LARGEST_LOGIT
 
 
 def _two_way_softmax(
@@ -227,55 +249,72 @@ def _two_way_softmax(
     """InfoNCE over rows and columns: first all their sums, then every slope, from scores that are made twice."""
     with torch.enable_grad():
         scale = loss.scale()
-    blocks = _blocks(block, audio, text)
-    logits_of = _Logits(loss.margin, scale.detach(), given, audio, text, blocks[0].stop if blocks else 0)
-    sums = _Sums(len(audio), audio.vectors), _Sums(len(text), text.vectors)
-    spare = torch.empty_like(logits_of.buffer)
+    factor = scale.detach()
+    blocks = blocks_of(block, len(audio), len(text))
+    unit_text = text.unit(slice(None))
+    spare = [audio.vectors.new_empty(blocks[0].stop if blocks else 0, len(text)) for _ in range(3 if wanted else 2)]
+
+    def exponentials(rows: slice) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor], Tensor]:
+        """Logits of a block and their exponentials, and the places and targets of its positives."""
+        relevance, valid, _ = _rows_of(given, rows)
+        logits = torch.mm(audio.unit(rows) * factor, unit_text.T, out=spare[0][: len(relevance)])
+        positive = relevance if relevance.dtype == torch.bool else relevance > 0
+        i, j = _places(positive if valid is None else positive & valid)
+        if loss.margin:
+            logits[i, j] -= loss.margin * factor
+        if valid is None:
+            made = torch.exp(logits, out=spare[1][: len(logits)])
+        else:
+            made = torch.exp(logits.masked_fill_(~valid, 0.0), out=spare[1][: len(logits)]).masked_fill_(~valid, 0.0)
+        return logits, made, (i, j), relevance[i, j].to(logits.dtype)
+
+    rows_sums, column_sums = _Sums(audio), _Sums(text)
     for rows in blocks:
-        logits, (i, j), target, plain = logits_of.block(rows)
-        out = spare[: len(logits)]
-        sums[0].exponentials[rows] = _logsumexp(logits, 1, out)
-        sums[1].exponentials = torch.logaddexp(sums[1].exponentials, _logsumexp(logits, 0, out))
-        sums[0].add(i + rows.start, target, plain)
-        sums[1].add(j, target, plain)
+        logits, made, (i, j), target = exponentials(rows)
+        rows_sums.exponentials[rows] = made.sum(dim=1)
+        column_sums.exponentials += made.sum(dim=0)
+        rows_sums.add(i + rows.start, target, logits[i, j])
+        column_sums.add(j, target, logits[i, j])
     whole = sum(loss.direction_weights)
-    value = sum(
-        (each.loss(share / whole) for each, share in zip(sums, loss.direction_weights, strict=True)), 0.0 * scale
-    )
-    value = value.detach()
+    shares = [share / whole for share in loss.direction_weights]
+    value = rows_sums.loss(shares[0]) + column_sums.loss(shares[1])
     if not wanted:
         return value, None, []
     gradients = torch.zeros_like(audio.vectors), torch.zeros_like(text.vectors)
-    slope_of_scale = torch.zeros_like(scale)
-    slopes = torch.empty_like(spare)
+    of_factor = torch.zeros_like(factor)
     for rows in blocks:
-        logits, (i, j), target, _ = logits_of.block(rows)
-        slope, out = slopes[: len(logits)], spare[: len(logits)]
-        torch.sub(logits, sums[0].shift[rows, None], out=slope).exp_()
-        slope.add_(torch.sub(logits, sums[1].shift, out=out).exp_())
-        slope[i, j] -= target * (sums[0].per_target[i + rows.start] + sums[1].per_target[j])
-        slope_of_scale += logits_of.dot(slope, logits, rows)
-        _carry(slope.mul_(scale.detach()), rows, audio, text, gradients, out)
+        logits, slope, (i, j), target = exponentials(rows)
+        per_pair = torch.add(
+            rows_sums.per_exponential[rows, None], column_sums.per_exponential, out=spare[2][: len(logits)]
+        )
+        slope.mul_(per_pair)
+        slope[i, j] -= target * (rows_sums.per_target[i + rows.start] + column_sums.per_target[j])
+        of_factor += torch.dot(slope.flatten(), logits.flatten())
+        gradients[0][rows].addmm_(slope, unit_text)
+        gradients[1].addmm_(slope.T, audio.unit(rows))
+    for each in gradients:
+        each.mul_(factor)
     trained = [parameter for parameter in loss.parameters() if parameter.requires_grad]
     with torch.enable_grad():
-        slopes_of_loss = torch.autograd.grad(scale, trained, slope_of_scale) if trained else ()
-    return value, gradients, list(slopes_of_loss)
+        slopes = torch.autograd.grad(scale, trained, of_factor / factor) if trained else ()
+    return value, gradients, list(slopes)
 
 
 class _Sums:
     """What is summed over each anchor's pairs in one direction.
 
     Attributes:
-        exponentials: Log of the sum of the weighted exponentials.
+        exponentials: Sum of the exponentials of the logits.
         targets: Sum of the targets.
-        shift: What a logit is less, so that its exponential is its slope.
-        per_target: What the slope at a positive is less, for a target of 1.
+        products: Sum of targets times logits.
+        per_exponential: What a pair's slope is for an exponential of 1.
+        per_target: What the slope of a positive is less for a target of 1.
     """
 
-    def __init__(self, items: int, like: Tensor) -> None:
-        self.exponentials = like.new_full((items,), -torch.inf)
-        self.targets, self.products = like.new_zeros(items), like.new_zeros(items)
-        self.shift = self.per_target = like.new_zeros(items)
+    def __init__(self, side: _Side) -> None:
+        zeros = side.vectors.new_zeros(len(side))
+        self.exponentials, self.targets, self.products = zeros, zeros.clone(), zeros.clone()
+        self.per_exponential = self.per_target = zeros
 
     def add(self, anchor: Int[Tensor, " pairs"], target: Tensor, logit: Tensor) -> None:
         """Add the positives of a block."""
@@ -286,64 +325,22 @@ class _Sums:
         """``share`` of the mean over the anchors with a positive; sets what their slopes need."""
         counted = self.targets > 0
         weight = share / counted.sum().clamp(min=1)
-        self.per_target = torch.where(counted, weight / torch.where(counted, self.targets, 1.0), 0.0)
-        self.shift = torch.where(counted, self.exponentials - weight.log(), torch.inf)
-        term = torch.where(counted, self.exponentials - self.products / torch.where(counted, self.targets, 1.0), 0.0)
-        # Anchors that are no terms must not hide a NaN either.
-        return weight * term.sum() + 0.0 * self.exponentials.masked_fill(self.exponentials == -torch.inf, 0.0).sum()
+        total = torch.where(counted, self.exponentials, 1.0)
+        targets = torch.where(counted, self.targets, 1.0)
+        self.per_exponential = torch.where(counted, weight / total, 0.0)
+        self.per_target = torch.where(counted, weight / targets, 0.0)
+        # Anchors that are no terms must not hide a NaN.
+        return (
+            weight * torch.where(counted, total.log() - self.products / targets, 0.0).sum()
+            + 0.0 * self.exponentials.sum()
+        )
 
 
-class _Logits:
-    """Blocks of logits in one buffer, with the places and targets of their positives."""
-
-    def __init__(self, margin: float, scale: Tensor, given: Given, audio: _Side, text: _Side, rows: int) -> None:
-        self.margin, self.scale, self.given, self.audio, self.text = margin, scale, given, audio, text
-        self.buffer = audio.vectors.new_empty(rows, len(text))
-
-    def block(self, rows: slice) -> tuple[Tensor, Int[Tensor, "2 positives"], Tensor, Tensor]:
-        """Logits, with -inf where a pair is not valid; the positives' places, targets and logits without weights."""
-        relevance, valid, weight = _rows_of(self.given, rows)
-        logits = torch.mm(self.audio.unit(rows) * self.scale, self.text.vectors.T, out=self.buffer[: len(relevance)])
-        logits.mul_(self.text.inverse)
-        admitted = self.admitted(valid, weight)
-        positive = relevance if relevance.dtype == torch.bool else relevance > 0
-        places = (positive if admitted is None else positive & admitted).nonzero().T
-        i, j = places
-        target = relevance[i, j].to(logits.dtype)
-        if self.margin:
-            logits[i, j] -= self.margin * self.scale
-        plain = logits[i, j]
-        if weight is not None:
-            target = target * weight[i, j]
-            logits.add_(self.log_weight(weight))
-        if admitted is not None:
-            logits.masked_fill_(~admitted, -torch.inf)
-        return logits, places, target, plain
-
-    def dot(self, slope: Tensor, logits: Tensor, rows: slice) -> Tensor:
-        """The slope of the scale from those of a block's logits; the logits are used up."""
-        _, valid, weight = _rows_of(self.given, rows)
-        admitted = self.admitted(valid, weight)
-        if weight is not None:
-            logits.sub_(self.log_weight(weight))
-        if admitted is not None:
-            logits.masked_fill_(~admitted, 0.0)
-        return torch.dot(slope.flatten(), logits.flatten()) / self.scale
-
-    def log_weight(self, weight: Tensor) -> Tensor:
-        """Logs of the weights, 0 where there is none."""
-        return torch.where(weight > 0, weight, 1.0).to(self.buffer.dtype).log()
-
-    @staticmethod
-    def admitted(valid: Tensor | None, weight: Tensor | None) -> Tensor | None:
-        """The pairs that may be judged; None for all."""
-        if weight is None:
-            return valid
-        return weight > 0 if valid is None else valid & (weight > 0)
-
-
-def _logsumexp(logits: Tensor, dim: int, out: Tensor) -> Tensor:
-    """``logits.logsumexp(dim)`` in a buffer that is there already."""
-    highest = logits.amax(dim=dim, keepdim=True)
-    highest = highest.masked_fill(highest == -torch.inf, 0.0)
-    return torch.sub(logits, highest, out=out).exp_().sum(dim=dim).log_().add_(highest.squeeze(dim))
+def _places(chosen: Bool[Tensor, "rows others"]) -> tuple[Tensor, Tensor]:
+    """Rows and columns of what is chosen; eight at a time where they are few, which takes an eighth of the time."""
+    if chosen.shape[1] % 8 or not chosen.is_contiguous() or chosen.data_ptr() % 8:
+        i, j = chosen.nonzero(as_tuple=True)
+        return i, j
+    i, eighth = chosen.view(torch.int64).nonzero(as_tuple=True)
+    which, place = chosen.view(len(chosen), -1, 8)[i, eighth].nonzero(as_tuple=True)
+    return i[which], eighth[which] * 8 + place

@@ -66,18 +66,41 @@ class TripletLoss(PairwiseLoss):
 
     def row_terms(self, pairs: Pairs) -> Terms:
         """The triples of each anchor."""
-        closeness = -distance(pairs.score, self.distance)
+        slope, constant, count = self._triples(pairs)
+        factor, closeness, _ = self._scale(pairs.score)
+        return factor * (torch.linalg.vecdot(slope, closeness) + constant), count
+
+    def row_slopes(self, pairs: Pairs) -> tuple[Terms, Float[Tensor, "anchors others"]] | None:
+        """The triples with their slope at each score, which the counts are."""
+        if self.distance == "euclidean":
+            return None
+        slope, constant, count = self._triples(pairs)
+        factor = self._scale(pairs.score)[0]
+        return (factor * (torch.linalg.vecdot(slope, pairs.score) + constant), count), slope.mul_(factor)
+
+    def _scale(self, score: Float[Tensor, "anchors others"]) -> tuple[float, Float[Tensor, "anchors others"], float]:
+        """The distance as a factor on a closeness, and the margin in units of that closeness."""
+        if self.distance == "euclidean":
+            return 1.0, -distance(score, "euclidean"), self.margin
+        # A squared distance is twice a cosine's: its triples are those of the scores with half the margin.
+        return (2.0, score, self.margin / 2) if self.distance == "squared" else (1.0, score, self.margin)
+
+    @torch.no_grad()
+    def _triples(self, pairs: Pairs) -> tuple[Float[Tensor, "anchors others"], Tensor, Tensor]:
+        """Slopes of the closeness, and each anchor's part of the sum that does not depend on it, and number."""
+        _, closeness, margin = self._scale(pairs.score)
         positive_weight, negative_weight = pairs.positive_weight, pairs.negative_weight
         if self.mining in ("hard", "batch-hard"):
             negative_weight = negative_weight * top(closeness, pairs.negative, self.hardest_negatives)
         if self.mining == "batch-hard":
             positive_weight = positive_weight * top(-closeness, pairs.positive, 1)
-        total, active = hinge_over_triples(
-            closeness, positive_weight, negative_weight, self.margin, semi_hard=self.mining == "semi-hard"
+        slope, active = triple_slopes(
+            closeness, positive_weight, negative_weight, margin, semi_hard=self.mining == "semi-hard"
         )
-        if self.average == "active" or self.mining == "semi-hard":  # semi-hard triples are active by definition
-            return total, active
-        return total, positive_weight.sum(dim=1) * negative_weight.sum(dim=1)
+        count = active
+        if self.average == "all" and self.mining != "semi-hard":  # semi-hard triples are active by definition
+            count = positive_weight.sum(dim=1) * negative_weight.sum(dim=1)
+        return slope, margin * active, count
 
     @property
     def hardest_negatives(self) -> int:
@@ -132,10 +155,22 @@ def hinge_over_triples(
     positive_weight: Float[Tensor, "anchors others"],
     negative_weight: Float[Tensor, "anchors others"],
     margin: float,
+) -> Terms:
+    """Each anchor's sum of ``max(0, margin + c_n - c_p)`` over its triples, and the weight of those above 0."""
+    slope, active = triple_slopes(closeness.detach(), positive_weight, negative_weight, margin)
+    return torch.linalg.vecdot(slope, closeness) + margin * active, active
+
+
+@torch.no_grad()
+def triple_slopes(
+    closeness: Float[Tensor, "anchors others"],
+    positive_weight: Float[Tensor, "anchors others"],
+    negative_weight: Float[Tensor, "anchors others"],
+    margin: float,
     *,
     semi_hard: bool = False,
-) -> Terms:
-    """Each anchor's sum of ``max(0, margin + c_n - c_p)`` over its triples, and the weight of those above 0.
+) -> tuple[Float[Tensor, "anchors others"], Float[Tensor, " anchors"]]:
+    """Slope of each anchor's hinges over its triples at each closeness, and the weight of the triples above 0.
 
     Args:
         closeness: Higher is closer.
@@ -144,19 +179,17 @@ def hinge_over_triples(
         margin: In units of the closeness.
         semi_hard: Admit only triples with ``c_n < c_p``.
     """
-    with torch.no_grad():
-        # Each anchor's positives, the farthest first, with as many places as the anchor with the most of them needs.
-        places = int((positive_weight > 0).sum(dim=1).amax()) if positive_weight.numel() else 0
-        near, where = closeness.masked_fill(positive_weight <= 0, torch.inf).topk(places, dim=1, largest=False)
-        near_weight = positive_weight.gather(1, where)
-        push, pull = _counts(near - margin, near_weight, closeness, negative_weight, inclusive=False)
-        if semi_hard:  # less those that the negative has passed altogether
-            passed_push, passed_pull = _counts(near, near_weight, closeness, negative_weight, inclusive=True)
-            push, pull = (push - passed_push).clamp(min=0.0), (pull - passed_pull).clamp(min=0.0)
-        pull = near_weight * pull
-        active = pull.sum(dim=1)
-        slope = (negative_weight * push).scatter_add(1, where, -pull)
-    return torch.linalg.vecdot(slope, closeness) + margin * active, active
+    # Each anchor's positives, the farthest first, with as many places as the anchor with the most of them needs.
+    positive = positive_weight > 0
+    places = int(positive.sum(dim=1).amax()) if positive.numel() else 0
+    near, where = torch.where(positive, closeness, torch.inf).topk(places, dim=1, largest=False)
+    near_weight = positive_weight.gather(1, where)
+    push, pull = _counts(near - margin, near_weight, closeness, negative_weight, inclusive=False)
+    if semi_hard:  # less those that the negative has passed altogether
+        passed_push, passed_pull = _counts(near, near_weight, closeness, negative_weight, inclusive=True)
+        push, pull = push.sub_(passed_push).clamp_(min=0.0), (pull - passed_pull).clamp(min=0.0)
+    pull = near_weight * pull
+    return push.mul_(negative_weight).scatter_add_(1, where, -pull), pull.sum(dim=1)
 
 
 def _counts(
