@@ -13,7 +13,8 @@ What is measured: forward and backward from unit vectors ``[N, 512]`` and their 
 towers (the peer's ``ref_emb``), rows as anchors on both sides, the same arguments and, to 1e-4, the same value.
 *Triplet* is the dense loss, *triplet, streamed* the same one as ``StreamedLoss`` in blocks of 32 rows: both stand
 against the peer's ``TripletMarginLoss``; *NT-Xent* against ``NTXentLoss``, *tuplet margin* against
-``TupletMarginLoss``, and the others against the class of their name. Alone, beyond N = 1024, every loss of rows is streamed, as it should be used there.
+``TupletMarginLoss``, and the others against the class of their name. Alone, beyond N = 1024, every loss of rows is
+streamed, as it should be used there.
 
 Each case is a fork of one warm process. Its time is the median of the steps of 0.7 s, or the first step where that
 took more than five. Its memory is the most that the tensors made in a step hold at once, the gradients of the vectors

@@ -34,6 +34,23 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+GRID: dict[str, list[dict[str, Any]]] = {
+    "InfoNCELoss": [{"temperature": 0.05}, {"temperature": 0.1}, {"temperature": 0.2}],
+    "SigLIPLoss": [{"bias": -4.0}, {"bias": -4.0, "temperature": 0.05}, {"bias": -6.0, "temperature": 0.05}],
+    "TripletLoss": [
+        {"margin": 0.2},
+        {"margin": 0.3},
+        {"mining": "all", "margin": 0.2},
+        {"mining": "hard", "margin": 0.2},
+    ],
+    "ContrastiveLoss": [{"margin": 1.2}, {"margin": 1.4}, {"distance": "cosine", "margin": 0.8}],
+    "BlackboxRankLoss": [{"step": 4.0}, {"step": 20.0}, {"step": 100.0}],
+    "MultiSimilarityLoss": [{"base": 0.2}, {"base": 0.1, "beta": 20.0}],
+    "ProxyGraphLoss": [{"dim": 256, "neighbours": 0.5}],
+    "CircleLoss": [{"scale": 32.0}, {"margin": 0.4, "scale": 32.0}],
+}
+"""Other arguments than the defaults, for --grid."""
+
 QUICK = ("InfoNCELoss", "TripletLoss", "InfoNCELoss + SpreadOutRegularizer")
 FIGURES = {
     "text→audio R@10": "test/text_to_audio/R@10",
@@ -69,11 +86,23 @@ def objectives() -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
         elif issubclass(kind, losses.Miner):
             partner = PARTNERS.get(name, INFONCE)
             configs[f"{partner['class_path'].rpartition('.')[2]} + {name}"] = combined([partner], miner=config)
-        elif is_added(name):
+        elif is_added(name) or name == "HighOrderLoss":  # which is a regulariser by its paper's own word
             configs[f"InfoNCELoss + {name}"] = combined([INFONCE, config], weights=[1.0, 0.1])
         else:
             configs[name] = config
     return configs, left_out
+
+
+def variations() -> dict[str, dict[str, Any]]:
+    """The losses of the grid, named by their arguments."""
+    return {
+        f"{name} {', '.join(f'{key} {value}' for key, value in arguments.items())}": {
+            "class_path": f"xmodal.losses.{name}",
+            "init_args": arguments,
+        }
+        for name, of_loss in GRID.items()
+        for arguments in of_loss
+    }
 
 
 def combined(losses: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
@@ -277,6 +306,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="steps of training (default 80; quick: 3)")
     parser.add_argument("--seeds", type=int, help="seeds an objective (default 3; quick: 1)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these objectives alone")
+    parser.add_argument("--grid", action="store_true", help="other arguments of some losses, beside their defaults")
     parser.add_argument("--quick", action="store_true", help="three objectives, a few steps: to see that it works")
     options = parser.parse_args()
     if options.corpus is None or options.out is None:
@@ -286,8 +316,11 @@ def main() -> None:
     steps = options.steps or (3 if options.quick else 80)
     seeds = options.seeds or (1 if options.quick else 3)
     configs, left_out = objectives()
+    if options.grid:
+        configs |= variations()
     sys.modules["losses_train"] = sys.modules[__name__]  # the callbacks' class_path, and not a second copy of them
-    names = options.only or (list(QUICK) if options.quick else list(configs))
+    chosen = [*GRID, *variations()] if options.grid else list(QUICK) if options.quick else list(configs)
+    names = options.only or chosen
     unknown = sorted(set(names) - set(configs))
     if unknown:
         parser.error(f"no objective is called {unknown[0]!r}; there are: {', '.join(configs)}")
