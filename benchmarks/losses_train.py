@@ -3,14 +3,18 @@
     python benchmarks/losses_train.py --corpus corpora/losses --out losses.jsonl
     python benchmarks/losses_train.py --corpus corpora/losses --out losses.jsonl --quick    # three losses, a few steps
 
-The first run composes the corpus (it needs ``xmodal[demo]``). Each objective and seed is a process of its own, which
-trains ``configs/base.yaml`` with ``configs/demo.yaml`` and the objective's own lines, without validation, and is then
-judged on the held-out clips as it is after the last step. Its row goes into ``--out``; rows that are there are not
-trained again, so a run that was stopped goes on, and a second call prints the table.
+The first run composes the corpus (it needs ``xmodal[demo]``). One process loads the encoder, every window's log-mel
+and what the encoder says of every text; each objective and seed is a fork of it, which trains ``configs/base.yaml``
+with ``configs/demo.yaml`` and the objective's own lines, smaller: a tower of half the width, frames of 60 ms, batches
+of 64, one caption a track and 32 prompts, no validation. It is judged on the held-out clips as it is after the last
+step. Its row goes into ``--out``; rows that are there are not trained again, so a run that was stopped goes on, and a
+further call prints the table, with ``--markdown`` as it stands in docs/results.md.
 
-Arguments are the classes' defaults. Miners and terms beside a loss stand in a ``CombinedObjective``: a term with
-weight 0.1 beside ``InfoNCELoss``, a miner with the loss of its paper. Objectives that need more than a batch of
-captions are named with the reason and left out.
+Seconds a step are processor time of one thread, which other programs hardly disturb; memory is the highest resident
+size less that of the warm process.
+
+Arguments are the classes' defaults, with ``--grid`` some others too. Miners and terms beside a loss stand in a
+``CombinedObjective``: a term with weight 0.1 beside ``InfoNCELoss``, a miner with the loss of its paper.
 
 The budget is small and the same for all, and no loss has its learning rate tuned: the table says that an objective
 trains, what a step of it costs and what to expect before tuning; not which objective is best.
@@ -272,13 +276,17 @@ def spread(values: list[float], digits: int) -> str:
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
-def print_rows(rows: list[list[str]]) -> None:
+def print_rows(rows: list[list[str]], *, markdown: bool = False) -> None:
+    if markdown:
+        for row in (rows[0], ["---", *["---:"] * (len(rows[0]) - 1)], *rows[1:]):
+            print(f"| {' | '.join(cell.strip() for cell in row)} |")
+        return
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def print_table(rows: list[dict[str, Any]]) -> None:
+def print_table(rows: list[dict[str, Any]], *, markdown: bool = False) -> None:
     by_objective: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         by_objective.setdefault(row["objective"], []).append(row)
@@ -295,25 +303,26 @@ def print_table(rows: list[dict[str, Any]]) -> None:
                 spread([row["peak_megabytes"] for row in runs], 0),
             ]
         )
-    print_rows(table)
+    print_rows(table, markdown=markdown)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--corpus", type=Path, help="the corpus, or where to compose it")
     parser.add_argument("--out", type=Path, help="the file of rows, .jsonl")
-    parser.add_argument("--clips", type=int, help="clips of the corpus (default 800; quick: 60)")
-    parser.add_argument("--steps", type=int, help="steps of training (default 80; quick: 3)")
+    parser.add_argument("--clips", type=int, help="clips of the corpus (default 1000; quick: 60)")
+    parser.add_argument("--steps", type=int, help="steps of training (default 60; quick: 3)")
     parser.add_argument("--seeds", type=int, help="seeds an objective (default 3; quick: 1)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these objectives alone")
     parser.add_argument("--grid", action="store_true", help="other arguments of some losses, beside their defaults")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--quick", action="store_true", help="three objectives, a few steps: to see that it works")
     options = parser.parse_args()
     if options.corpus is None or options.out is None:
         parser.error("--corpus and --out are needed")
 
-    clips = options.clips or (60 if options.quick else 800)
-    steps = options.steps or (3 if options.quick else 80)
+    clips = options.clips or (60 if options.quick else 1000)
+    steps = options.steps or (3 if options.quick else 60)
     seeds = options.seeds or (1 if options.quick else 3)
     configs, left_out = objectives()
     if options.grid:
@@ -352,7 +361,7 @@ def main() -> None:
     if rows:
         held_out = rows[0]["held_out"]
         print(f"\n{clips} clips, {held_out} held out (chance R@10 {min(1.0, 10 / held_out):.3f}), {steps} steps")
-        print_table(rows)
+        print_table(rows, markdown=options.markdown)
     if options.only is None and not options.quick:
         for name, reason in left_out.items():
             print(f"left out: {name} {reason}")
