@@ -104,6 +104,7 @@ def fit(folder, manifest, model, *more):
             *("--trainer.logger", "false", "--trainer.callbacks", "[]", "--trainer.enable_checkpointing", "false"),
             *("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"),
             *("--trainer.default_root_dir", str(folder)),
+            *("--model.centred", "false"),  # centring takes out a bias before it, which then never moves
             *more,
         ]
     )
