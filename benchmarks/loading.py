@@ -12,6 +12,10 @@ wav. Three loaders then make batches of log-mels of random 10-s windows with two
   torchcodec is not there;
 * datasets: the ``Audio`` feature of Hugging Face ``datasets``, which decodes and resamples the file, then the same.
 
+On a machine that others use, ``--clock cpu`` counts CPU seconds of one process instead. The peers' decoder is no
+dependency of xmodal: ``pip install torchcodec`` (a build that fits torch) and FFmpeg's libraries, in an environment of
+their own.
+
 The second part trains the mobile CNN on 10-s windows and looks how much of the time of a step is waiting for data.
 """
 

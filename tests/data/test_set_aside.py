@@ -94,7 +94,7 @@ def test_a_run_with_files_that_hang_crash_and_break_goes_on_and_names_them(corpu
     reasons = {row["path"].rpartition("/")[2]: row["reason"] for row in rows}
     assert "not decoded within 1 s" in reasons["hang.wav"]
     assert "SIGSEGV" in reasons["crash.wav"]
-    assert f"3 files were set aside: neither trained nor judged on; their names and reasons are in {report}" in (
+    assert f"3 files were set aside: neither trained nor judged on; the list with the reasons is {report}" in (
         caplog.text
     )
 

@@ -56,7 +56,7 @@ class SetAside:
         """One sentence for the end of a run; None where every file was good."""
         if not self.reasons:
             return None
-        where = f"; their names and reasons are in {self.file}" if self.file is not None else ""
+        where = f"; the list with the reasons is {self.file}" if self.file is not None else ""
         count = "1 file was" if len(self.reasons) == 1 else f"{len(self.reasons)} files were"
         return f"{count} set aside: neither trained nor judged on{where}"
 
