@@ -70,7 +70,8 @@ def figures(lists: list[list[Hit]], right: np.ndarray, row_of: dict[str, int], v
         precision.append(float(np.sum(np.arange(1, len(ranks) + 1) / ranks)) / min(K, int(wanted.sum())))
         cosines = vectors[rows] @ vectors[rows].T
         likeness.append(float(cosines[~np.eye(len(rows), dtype=bool)].mean()))
-    return {"R@1": np.mean(first), "mAP@10": np.mean(precision), "cosine within a list": np.mean(likeness)}
+    means = {"R@1": first, "mAP@10": precision, "cosine within a list": likeness}
+    return {name: float(np.mean(values)) for name, values in means.items()}
 
 
 def main() -> None:
