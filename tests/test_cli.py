@@ -282,7 +282,7 @@ def test_a_tag_of_two_kinds_is_judged_once_and_tags_that_all_tracks_share_are_no
 def test_an_evaluation_is_shown_as_tables(model, tone_tracks, capsys):
     code, out, _ = run(capsys, "evaluate", tone_tracks, "--model", model, "--tag-fields", "pitch")
     assert code == 0
-    assert out.startswith("8 of 8 tracks, 8 texts, space ")
+    assert out.startswith(f"8 of 8 tracks, space {embedder.space_id}, protocol default")
     assert "text to audio" in out
     assert "ROC-AUC" in out
 

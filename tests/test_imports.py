@@ -22,7 +22,7 @@ LAYERS = [
     {"embedder", "lanes"},
     {"search", "query", "tagging", "evaluation", "interop", "export"},
     {"late"},
-    {"demo", "plots", "maps", "tag_plots"},
+    {"demo", "plots", "maps", "tag_plots", "report"},
     {"cli"},
 ]
 HOME_OF = {

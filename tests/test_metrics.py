@@ -358,6 +358,21 @@ def test_a_sparse_relevance_is_ranked_like_the_dense_one(graded, most):
         rank_vectors(queries, candidates, sparse)
 
 
+@pytest.mark.parametrize("most", [3, 30])
+def test_ties_can_count_for_us(most):
+    generator = torch.Generator().manual_seed(most)
+    score = torch.randint(0, 4, (20, 50), generator=generator).float()
+    relevance = torch.rand(20, 50, generator=generator) < most / 60
+    relevance[:, 0] = True
+    found = rank(score, relevance, ties="for")
+    for row, places in zip(range(20), found.place.split(found.count.tolist()), strict=True):
+        best = score[row, relevance[row]].sort(descending=True).values
+        wrong = score[row, ~relevance[row]]
+        assert places.tolist() == [int((wrong > value).sum()) + nth for nth, value in enumerate(best, start=1)]
+    with pytest.raises(ValueError, match="'against' or 'for', got 'both'"):
+        rank(score, relevance, ties="both")
+
+
 def test_scores_whose_sum_overflows_are_still_finite():
     assert metrics.recall_at_k(torch.tensor([[3e38, 2e38]]), torch.tensor([[True, False]]), 1) == 1
 

@@ -235,16 +235,35 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("manifest", metavar="MANIFEST", help="tracks with captions or tags")
     evaluate.add_argument("--model", required=True, help="the model folder")
     evaluate.add_argument(
+        "--protocol", metavar="NAME|FILE.yaml", help="the rules: one of xmodal protocols, or a file (default: plain)"
+    )
+    evaluate.add_argument(
         "--split",
-        default="test",
         choices=["train", "validation", "test", "all"],
         help="the tracks to judge by (default test; a manifest without splits is divided as in training)",
     )
     evaluate.add_argument("--tag-fields", type=_names, metavar="A,B", help="more columns that hold tags")
     evaluate.add_argument("--captions", type=_count, metavar="N", help="use the first N captions of a track only")
     evaluate.add_argument("--audio-root", type=Path, help="where the manifest's relative paths start")
-    evaluate.add_argument("--json", action="store_true", help="as JSON, with the figures of every tag")
+    evaluate.add_argument("--classify", metavar="KIND", help="a kind of which each track has one tag: accuracy, too")
+    evaluate.add_argument("--train", metavar="MANIFEST", help="what the model was trained on, to look for leaks")
+    evaluate.add_argument("--allow-leaks", action="store_true", help="judge although train and test share something")
+    evaluate.add_argument("--out", type=Path, metavar="DIR", help="write report.html and report.json")
+    evaluate.add_argument(
+        "--sweep", action="store_true", help="show how far the choice of windows and of prompts moves the figures"
+    )
+    evaluate.add_argument("--json", action="store_true", help="as JSON, with the figures of every tag and query")
     evaluate.set_defaults(module="judge", run="evaluate")
+
+    compare = commands.add_parser("compare", parents=[common], help="two models on the same queries: better, or lucky?")
+    compare.add_argument("first", type=Path, metavar="REPORT.json", help="what xmodal evaluate --out wrote")
+    compare.add_argument("second", type=Path, metavar="REPORT.json", help="of the other model")
+    compare.add_argument("--json", action="store_true", help="as JSON")
+    compare.set_defaults(module="judge", run="compare")
+
+    protocols = commands.add_parser("protocols", parents=[common], help="the evaluation protocols that are ready")
+    protocols.add_argument("--json", action="store_true", help="as JSON")
+    protocols.set_defaults(module="judge", run="protocols")
 
     doctor = commands.add_parser(
         "doctor",

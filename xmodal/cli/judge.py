@@ -1,72 +1,171 @@
-"""The command that puts a model to the test. It returns the exit code."""
+"""The commands that put a model to the test, and two models side by side. Each returns the exit code."""
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
-
-import numpy as np
-import torch
+from pathlib import Path
+from typing import Any
 
 from xmodal.cli.shared import embed_all, load_embedder, print_json, print_line, print_table
-from xmodal.cli.tags import make_scorer, vocabulary_of
-from xmodal.data.datasets import evaluation_texts
 from xmodal.data.manifests import read_corpus
 from xmodal.data.splits import split_tracks
 from xmodal.data.tracks import Track
-from xmodal.embedder import Embedder
 from xmodal.errors import DataError
-from xmodal.evaluation import TagResult, evaluate_retrieval, evaluate_tags
+from xmodal.evaluation import Protocol, Report, compare_reports, judge, read_protocol, read_report, refuse_leaks
+from xmodal.training import config_folder
+
+# What the sweep tries: how a track becomes one vector, and how a tag is put into words.
+_VIEWS: dict[str, dict[str, Any]] = {
+    "mean of all windows": {"pooling": "mean"},
+    "weighted by energy": {"pooling": "energy"},
+    "three most typical windows": {"pooling": "top_k", "top_windows": 3},
+    "one most typical window": {"pooling": "top_k", "top_windows": 1},
+}
 
 
 def evaluate(args: Namespace) -> int:
     """``xmodal evaluate``: how well a model finds and tags the tracks of a manifest."""
+    protocol = _protocol(args)
     corpus = read_corpus(args.manifest, audio_root=args.audio_root, tag_fields=args.tag_fields, missing="skip")
-    every = corpus.tracks
-    tracks = every if args.split == "all" else split_tracks(every)[args.split]
-    if not tracks:
-        raise DataError(f"{args.manifest} has no tracks in its {args.split} split; choose another with --split, or all")
-    embedder = load_embedder(args.model, args)
-    result = embed_all(embedder, tracks)
-    kept, audio = [tracks[int(id_)] for id_ in result.embeddings.ids], result.embeddings.vectors
-    if not kept:
-        return 1
-    texts, relevance = evaluation_texts(kept, args.captions)
-    # What was recorded together, and the captions of one track, are no independent evidence.
-    names = [track.group or track.id for track in kept]
-    groups = torch.tensor([names.index(name) for name in names])
-    retrieval = evaluate_retrieval(
-        audio,
-        embedder.embed_texts(texts),
-        relevance,
-        without_right="leave_out",  # a track of which the manifest says nothing is still a wrong answer to others
-        audio_groups=groups,
-        text_groups=groups[relevance.int().argmax(dim=0)],
-    )
-    tags = _evaluate_tags(embedder, audio, kept)
+    tracks = _split(corpus.tracks, protocol.split, args.manifest)
+    if not args.allow_leaks:
+        refuse_leaks(_training_tracks(args, corpus.tracks, protocol), tracks, protocol.refuse_leaks)
+    if args.sweep:
+        return _sweep(args, tracks, protocol)
+    embedder = load_embedder(args.model, args, view=protocol.view)
+    report = judge(embedder, tracks, protocol, manifest=str(args.manifest), embed=embed_all)
+    left_out = [{"path": str(one.path), "reason": one.reason} for one in corpus.set_aside]
+    report.facts["failures"] = left_out + report.facts["failures"]
+    if args.out is not None:
+        from xmodal.report import write_report_page
+
+        args.out.mkdir(parents=True, exist_ok=True)
+        report.save(args.out / "report.json")
+        write_report_page(report, args.out / "report.html")
     if args.json:
-        facts = {"model": str(args.model), "space_id": embedder.space_id, "manifest": str(args.manifest)}
-        failures = [{"path": one.path, "reason": one.reason} for one in corpus.set_aside]
-        failures += [{"path": str(failure.path), "reason": failure.reason} for failure in result.failures]
-        counts = {"split": args.split, "tracks": len(kept), "texts": len(texts), "failures": failures}
-        print_json(
-            {**facts, **counts, "retrieval": retrieval.to_dict(), "tags": None if tags is None else tags.to_dict()}
-        )
+        print_json(report.to_dict())
         return 0
-    print_line(f"{len(kept)} of {len(tracks)} tracks, {len(texts)} texts, space {embedder.space_id}\n")
-    print_table(retrieval.table())
-    if tags is not None:
-        print_line("")
-        print_table(tags.table())
+    _print(report, len(tracks))
+    if args.out is not None:
+        print_line(f"\n{args.out / 'report.html'}\n{args.out / 'report.json'}")
     return 0
 
 
-def _evaluate_tags(embedder: Embedder, audio: np.ndarray, tracks: Sequence[Track]) -> TagResult | None:
-    """Judge the tags that the tracks have; None if no tag tells two of them apart."""
-    if not any(track.tags for track in tracks):
-        return None
-    scorer = make_scorer(vocabulary_of(tracks), embedder)
-    labels, valid = scorer.labels([track.tags for track in tracks])
-    if not ((labels & valid).any(dim=0) & (~labels & valid).any(dim=0)).any():
-        return None
-    return evaluate_tags(audio, scorer.vectors, labels, scorer.tags, valid=valid)
+def compare(args: Namespace) -> int:
+    """``xmodal compare``: is one model better than another on the same queries, or was it luck?"""
+    first, second = read_report(args.first), read_report(args.second)
+    rows = compare_reports(first, second)
+    if args.json:
+        print_json({"first": first["space_id"], "second": second["space_id"], "tests": rows})
+        return 0
+    print_line(f"first: {first['model']}, space {first['space_id']}\nsecond: {second['model']}, {second['space_id']}\n")
+    table = [["direction", "metric", "first", "second", "mean difference", "p", "queries"]]
+    table += [
+        [
+            row["direction"].replace("_", " "),
+            row["metric"],
+            f"{row['first']:.4g}",
+            f"{row['second']:.4g}",
+            f"{row['difference']:+.4f}",
+            f"{row['p_value']:.4f}",
+            str(row["queries"]),
+        ]
+        for row in rows
+    ]
+    print_table(table)
+    print_line("\np: share of random exchanges of the two models, group by group, that differ as much")
+    return 0
+
+
+def protocols(args: Namespace) -> int:
+    """``xmodal protocols``: the protocols that come with xmodal."""
+    paths = sorted((config_folder() / "protocols").glob("*.yaml"))
+    known = [(path, read_protocol(path)) for path in paths]
+    if args.json:
+        print_json([{"file": str(path), "hash": each.hash(), **dataclasses.asdict(each)} for path, each in known])
+        return 0
+    print_table([["protocol", "name", "hash"], *([path.stem, each.name, each.hash()] for path, each in known)])
+    return 0
+
+
+def _protocol(args: Namespace) -> Protocol:
+    if args.protocol is None:
+        protocol = Protocol(split=args.split or "test", captions=args.captions, classify=args.classify)
+    else:
+        named = Path(args.protocol)
+        ready = config_folder() / "protocols" / f"{args.protocol}.yaml"
+        protocol = read_protocol(named if named.is_file() or not ready.is_file() else ready)
+        changed = {
+            name: value for name in ("split", "captions", "classify") if (value := getattr(args, name)) is not None
+        }
+        protocol = dataclasses.replace(protocol, **changed)
+    return protocol
+
+
+def _split(tracks: Sequence[Track], split: str, manifest: Any) -> list[Track]:
+    chosen = list(tracks) if split == "all" else split_tracks(tracks)[split]
+    if not chosen:
+        raise DataError(f"{manifest} has no tracks in its {split} split; choose another with --split, or all")
+    return list(chosen)
+
+
+def _training_tracks(args: Namespace, tracks: Sequence[Track], protocol: Protocol) -> list[Track]:
+    """What the model may have learnt from: the manifest's own training part, and what --train names."""
+    seen: list[Track] = []
+    if protocol.split in ("test", "validation"):
+        seen += split_tracks(tracks)["train"]
+    if args.train is not None:
+        seen += read_corpus(args.train, missing="skip").tracks
+    return seen
+
+
+def _print(report: Report, asked: int) -> None:
+    facts = report.facts
+    name = facts["protocol"]["name"]
+    print_line(
+        f"{facts['tracks']} of {asked} tracks, space {facts['space_id']}, protocol {name} ({facts['protocol_hash']}), "
+        f"data {facts['data_fingerprint']}\n"
+    )
+    for number, rows in enumerate(report.tables()):
+        if number:
+            print_line("")
+        print_table(rows)
+
+
+def _sweep(args: Namespace, tracks: Sequence[Track], protocol: Protocol) -> int:
+    """How far each choice moves the figures: windows by themselves, then prompts by themselves."""
+    kinds = sorted({kind for track in tracks for kind in track.tags})
+    choices: list[tuple[str, Protocol]] = [("as the protocol says", protocol)]
+    choices += [(f"windows: {name}", dataclasses.replace(protocol, view=view)) for name, view in _VIEWS.items()]
+    hop = load_embedder(args.model, args).model.windows.window_seconds / 2
+    choices.append((f"windows: hop of {hop:g} s", dataclasses.replace(protocol, view={"hop_seconds": hop})))
+    bare: dict[str, tuple[str, ...]] = dict.fromkeys(kinds, ("{}",))
+    choices.append(("prompts: the word alone", dataclasses.replace(protocol, prompts=bare)))
+    sounds: dict[str, tuple[str, ...]] = dict.fromkeys(kinds, ("this is a sound of {}",))
+    choices.append(("prompts: this is a sound of {}", dataclasses.replace(protocol, prompts=sounds)))
+    choices.append(("prompts: less empty words", dataclasses.replace(protocol, null_prompts=True)))
+    found = []
+    vectors: dict[str, Any] = {}  # of each view once: prompts change no audio vector
+
+    def embed_once(embedder: Any, chosen: Sequence[Track]) -> Any:
+        key = embedder.space_id
+        if key not in vectors:
+            vectors[key] = embed_all(embedder, chosen)
+        return vectors[key]
+
+    for name, each in choices:
+        sys.stderr.write(f"xmodal: {name}\n")
+        embedder = load_embedder(args.model, args, view=each.view)
+        found.append((name, judge(embedder, tracks, each, manifest=str(args.manifest), embed=embed_once).headline()))
+    if args.json:
+        print_json([{"choice": name, **figures} for name, figures in found])
+        return 0
+    columns = list(found[0][1])
+    rows = [["choice", *columns]]
+    rows += [[name, *(f"{figures[column]:.3f}" for column in columns)] for name, figures in found]
+    spread = [max(f[c] for _, f in found) - min(f[c] for _, f in found) for c in columns]
+    print_table([*rows, ["largest - smallest", *(f"{value:.3f}" for value in spread)]])
+    return 0

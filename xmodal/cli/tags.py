@@ -26,6 +26,7 @@ from xmodal.embeddings import Embeddings, written_aside
 from xmodal.errors import AudioError, DataError, SpaceMismatchError
 from xmodal.evaluation import few_shot_curve, label_matrix
 from xmodal.evaluation import probe as run_probe
+from xmodal.evaluation.judge import vocabulary_of
 from xmodal.metrics import Reliability
 from xmodal.tagging import (
     NULL_PROMPTS,
@@ -41,7 +42,6 @@ from xmodal.tagging import (
     vocabulary_to_json,
     with_enrolled,
 )
-from xmodal.text import words_key
 
 _TOP = 5
 
@@ -287,6 +287,8 @@ def tag_fit(args: Namespace) -> int:
     tracks = _labelled(args)
     embedder = load_embedder(args.model, args)
     vocabulary = vocabulary_of(tracks) if args.tags is None else read_vocabulary(args.tags)
+    if vocabulary is None:
+        raise DataError(f"the tracks of {args.manifest} have no tags; name the columns with --tag-fields A,B")
     reference = None if args.reference is None else Embeddings.load(args.reference)
     scorer = make_scorer(
         vocabulary, embedder, None if reference is None else reference.vectors, args.languages, args.null_prompts
@@ -425,26 +427,6 @@ def probe(args: Namespace) -> int:
         print_table(rows)
         print_line(f"\n{args.curve}")
     return 0
-
-
-def vocabulary_of(tracks: Sequence[Track]) -> Vocabulary:
-    """The tags that tracks have, each once; one that is of several kinds is looked for in all of them.
-
-    Raises:
-        DataError: If there is none.
-    """
-    kinds: dict[str, dict[str, str]] = {}  # for each word its kinds, and its spelling there
-    for track in tracks:
-        for kind, names in track.tags.items():
-            for name in names:
-                kinds.setdefault(words_key(name), {}).setdefault(kind, name)
-    by_kind: dict[str | None, list[str]] = {}
-    for spelt in kinds.values():
-        kind, name = next(iter(spelt.items()))
-        by_kind.setdefault(kind if len(spelt) == 1 else None, []).append(name)
-    if not by_kind:
-        raise DataError("the tracks have no tags; name the columns that hold them with --tag-fields A,B")
-    return Vocabulary(by_kind)
 
 
 def _labelled(args: Namespace) -> list[Track]:

@@ -22,7 +22,10 @@ from xmodal.evaluation.baselines import (
     random_projection_baseline,
     ridge_baseline,
 )
+from xmodal.evaluation.judge import Answer, Report, compare_reports, judge, read_report
+from xmodal.evaluation.leaks import SharedThing, find_leaks, refuse_leaks
 from xmodal.evaluation.probe import FewShotCurve, ProbeResult, few_shot_curve, label_matrix, probe
+from xmodal.evaluation.protocol import Protocol, read_protocol
 from xmodal.evaluation.results import DirectionResult, RetrievalResult, TagResult, evaluate_retrieval, evaluate_tags
 from xmodal.evaluation.similarity import (
     TripletResult,
@@ -35,25 +38,35 @@ from xmodal.evaluation.zero_shot import ZeroShotSplit, evaluate_zero_shot, strik
 
 __all__ = [
     "ALPHAS",
+    "Answer",
     "DirectionResult",
     "FewShotCurve",
     "ProbeResult",
+    "Protocol",
+    "Report",
     "RetrievalResult",
     "RidgeBaseline",
+    "SharedThing",
     "TagResult",
     "TripletResult",
     "ZeroShotSplit",
     "agreed_triplets",
+    "compare_reports",
     "evaluate_alike",
     "evaluate_retrieval",
     "evaluate_tags",
     "evaluate_zero_shot",
     "few_shot_curve",
+    "find_leaks",
+    "judge",
     "label_matrix",
     "mel_statistics",
     "probe",
     "random_projection_baseline",
     "rank_alike",
+    "read_protocol",
+    "read_report",
+    "refuse_leaks",
     "ridge_baseline",
     "strike_out",
     "triplet_agreement",

@@ -14,6 +14,7 @@ from torch import Tensor
 from xmodal.embeddings import unit_rows
 from xmodal.metrics import (
     KS,
+    Ranking,
     WithoutRight,
     bootstrap_interval,
     pr_auc_chance,
@@ -230,6 +231,17 @@ def _direction(
     bootstrap: Mapping[str, Any],
 ) -> DirectionResult:
     ranking = rank_vectors(queries, candidates, relevance, without_right=without_right)
+    return direction_result(ranking, len(queries), ks, groups, bootstrap)
+
+
+def direction_result(
+    ranking: Ranking,
+    queries: int,
+    ks: Sequence[int],
+    groups: Int[Tensor, " queries"] | None,
+    bootstrap: Mapping[str, Any],
+) -> DirectionResult:
+    """The figures of a ranking of ``queries`` queries; ``bootstrap`` holds confidence, resamples and seed."""
     fitting = tuple(k for k in ks if k <= ranking.candidates) or tuple(ks)  # if none fits, the metrics say so
     values = ranking.values(fitting)
     group = ranking.rows if groups is None else torch.as_tensor(groups)[ranking.rows]
@@ -240,7 +252,7 @@ def _direction(
             intervals[name] = bootstrap_interval(value, statistic=statistic, groups=group, **bootstrap)
     return DirectionResult(
         queries=len(ranking.rows),
-        left_out=len(queries) - len(ranking.rows),
+        left_out=queries - len(ranking.rows),
         candidates=ranking.candidates,
         right_answers=float(ranking.count.double().mean()),
         values=summary(values),

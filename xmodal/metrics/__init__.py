@@ -31,6 +31,7 @@ from xmodal.metrics.hubness import HubCorrection, HubMethod, csls, inverted_soft
 from xmodal.metrics.retrieval import (
     KS,
     Ranking,
+    Ties,
     WithoutRight,
     chance,
     map_at_k,
@@ -58,6 +59,7 @@ __all__ = [
     "PairedTest",
     "Ranking",
     "Reliability",
+    "Ties",
     "WithoutRight",
     "bootstrap_interval",
     "brier_score",

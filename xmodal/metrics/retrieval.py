@@ -15,6 +15,7 @@ from xmodal.metrics._chance import none_in_top, random_average_precision
 from xmodal.metrics._common import BLOCK, check_finite, check_matrices, median, sorted_rows
 
 WithoutRight = Literal["refuse", "leave_out"]
+Ties = Literal["against", "for"]
 KS = (1, 5, 10)
 # Right answers of a query up to which a pass over its scores for each is quicker than sorting them.
 _FEW = 8
@@ -147,6 +148,7 @@ def rank(
     relevance: Shaped[Tensor, "queries candidates"],
     *,
     without_right: WithoutRight = "refuse",
+    ties: Ties = "against",
 ) -> Ranking:
     """Find the places of all right answers; ties count against us.
 
@@ -154,6 +156,8 @@ def rank(
         score: Similarities, higher is better. Finite.
         relevance: Right answers, bool, or grades from 0.
         without_right: What to do with a query that has no right answer.
+        ties: Wrong answers of the same score stand before a right one ("against"), or after it ("for"): what an
+            evaluation reports that never looks at ties, and nothing to publish with.
 
     Returns:
         The ranking. Memory beside it is bounded: the matrix is worked on in blocks of rows.
@@ -163,7 +167,7 @@ def rank(
             (all of them, with ``without_right="leave_out"``).
     """
     check_matrices(score, relevance, "[queries, candidates]")
-    return _rank_blocks(lambda rows: score[rows], relevance, without_right, BLOCK)
+    return _rank_blocks(lambda rows: score[rows], relevance, without_right, BLOCK, ties)
 
 
 def rank_vectors(
@@ -172,6 +176,7 @@ def rank_vectors(
     relevance: Shaped[Tensor, "queries candidates"],
     *,
     without_right: WithoutRight = "refuse",
+    ties: Ties = "against",
 ) -> Ranking:
     """:func:`rank` of the dot products of vectors, of which only a block of rows exists at a time.
 
@@ -181,6 +186,7 @@ def rank_vectors(
         relevance: Right answers, bool, or grades from 0. A sparse COO tensor needs memory for its entries alone, so
             that 100,000 queries over 100,000 candidates fit in a laptop.
         without_right: What to do with a query that has no right answer.
+        ties: As in :func:`rank`.
 
     Raises:
         ValueError: As :func:`rank`.
@@ -194,7 +200,7 @@ def rank_vectors(
     if relevance.shape != shape or relevance.numel() == 0:
         raise ValueError(f"relevance must have shape {shape} and not be empty, got {tuple(relevance.shape)}")
     # A product of few rows reads all candidates for little work: larger blocks halve its time.
-    return _rank_blocks(lambda rows: queries[rows] @ candidates.T, relevance, without_right, 4 * BLOCK)
+    return _rank_blocks(lambda rows: queries[rows] @ candidates.T, relevance, without_right, 4 * BLOCK, ties)
 
 
 def rank_score_blocks(
@@ -220,7 +226,7 @@ def rank_score_blocks(
     indices = torch.cat(entries, dim=1)
     right = torch.ones(indices.shape[1], dtype=torch.bool)
     relevance = torch.sparse_coo_tensor(indices, right, shape, check_invariants=True)
-    return _rank_blocks(score_rows, relevance, "leave_out", BLOCK)
+    return _rank_blocks(score_rows, relevance, "leave_out", BLOCK, "against")
 
 
 def recall_at_k(score: Tensor, relevance: Tensor, k: int, *, without_right: WithoutRight = "refuse") -> float:
@@ -329,12 +335,15 @@ def _rank_blocks(
     relevance: Shaped[Tensor, "queries candidates"],
     without_right: WithoutRight,
     block: int,
+    ties: Ties,
 ) -> Ranking:
+    if ties not in ("against", "for"):
+        raise ValueError(f"ties must be 'against' or 'for', got {ties!r}")
     candidates = relevance.shape[1]
     per_query, right_answers = _right_answers(relevance)
     rows = _queries_with_right(per_query, without_right)
     parts = [
-        _rank_block(score_rows(some).detach(), *right_answers(some), per_query[some])
+        _rank_block(score_rows(some).detach(), *right_answers(some), per_query[some], ties)
         for some in rows.split(max(1, block // candidates))
     ]
     place, gain, ideal = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -401,6 +410,7 @@ def _rank_block(
     candidate: Int[Tensor, " right"],
     grade: Float[Tensor, " right"] | None,
     count: Int[Tensor, " block"],
+    ties: Ties,
 ) -> tuple[Int[Tensor, " right"], Float[Tensor, " right"], Float[Tensor, " right"]]:
     """Places, grades in the order of the places, and grades from the highest down."""
     check_finite(score)
@@ -410,27 +420,28 @@ def _rank_block(
     if grade is not None:
         ideal = _ordered(grade, query, -grade)
         # Ties count against us: among equal scores the lowest grade stands first.
-        gain = _ordered(grade, query, -own, grade)
+        gain = _ordered(grade, query, -own, grade if ties == "against" else -grade)
     filled = torch.arange(int(count.max()), device=score.device) < count[:, None]
     best = torch.full(filled.shape, -math.inf, device=score.device, dtype=own.dtype)
     best[filled] = _ordered(own, query, -own)  # the right ones of each query, best first
+    reaches = torch.ge if ties == "against" else torch.gt
     if best.shape[1] <= _FEW:
-        ahead = _at_least(score, best) - _at_least(best, best)
+        ahead = _reaching(score, best, reaches) - _reaching(best, best, reaches)
     else:
         wrong = sorted_rows(score.index_put((query, candidate), own.new_tensor(-math.inf)))
-        ahead = score.shape[1] - torch.searchsorted(wrong, best.to(wrong.dtype))
+        ahead = score.shape[1] - torch.searchsorted(wrong, best.to(wrong.dtype), right=ties == "for")
     place = ahead + torch.arange(1, best.shape[1] + 1, device=score.device)
     return place[filled].int(), gain, ideal  # there may be millions of places
 
 
-def _at_least(values: Float[Tensor, "block n"], levels: Float[Tensor, "block levels"]) -> Int[Tensor, "block levels"]:
+def _reaching(
+    values: Float[Tensor, "block n"], levels: Float[Tensor, "block levels"], reaches: Callable[..., Tensor]
+) -> Int[Tensor, "block levels"]:
     """How many values of each row reach each level."""
     flags = torch.empty_like(values, dtype=torch.float32)  # summed five times as fast as truth values
-    exact = (
-        torch.float32 if values.shape[1] < 2**24 else torch.float64
-    )  # the last whole number that float32 can count to
+    exact = torch.float32 if values.shape[1] < 2**24 else torch.float64  # float32 counts up to there
     return torch.stack(
-        [torch.ge(values, level[:, None], out=flags).sum(dim=1, dtype=exact) for level in levels.T], dim=1
+        [reaches(values, level[:, None], out=flags).sum(dim=1, dtype=exact) for level in levels.T], dim=1
     ).long()
 
 
