@@ -19,6 +19,7 @@ Conventions
 from __future__ import annotations
 
 from xmodal.tagging.calibration import Calibration, calibrate_to_prior, fit_calibration
+from xmodal.tagging.catalogue import GivenTags, tag_catalogue
 from xmodal.tagging.examples import EnrolledTag, EnrolledTags, enrol, with_enrolled
 from xmodal.tagging.scorer import NULL_PROMPTS, TEMPLATES, TagScorer
 from xmodal.tagging.vocabulary import Tag, Vocabulary, read_vocabulary, vocabulary_from_json, vocabulary_to_json
@@ -29,6 +30,7 @@ __all__ = [
     "Calibration",
     "EnrolledTag",
     "EnrolledTags",
+    "GivenTags",
     "Tag",
     "TagScorer",
     "Vocabulary",
@@ -36,6 +38,7 @@ __all__ = [
     "enrol",
     "fit_calibration",
     "read_vocabulary",
+    "tag_catalogue",
     "vocabulary_from_json",
     "vocabulary_to_json",
     "with_enrolled",
