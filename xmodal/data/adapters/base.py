@@ -2,7 +2,7 @@
 
 An adapter is one small module that knows a data set's files: where each comes from, how the lists are written, what the
 official split is, and how many tracks there should be. Nothing is downloaded here. A checksum is only in the table
-where it is published and was seen in a second place; a part without one is checked by its being there and by counting.
+where its publisher or a well-known loader states it; a part without one is checked by its being there and by counting.
 """
 
 from __future__ import annotations
