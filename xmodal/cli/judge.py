@@ -36,7 +36,10 @@ def evaluate(args: Namespace) -> int:
     if args.sweep:
         return _sweep(args, tracks, protocol)
     embedder = load_embedder(args.model, args, view=protocol.view)
-    report = judge(embedder, tracks, protocol, manifest=str(args.manifest), embed=embed_all)
+    embedded = embed_all(embedder, protocol.judged(tracks))
+    if not len(embedded.embeddings):
+        return 1  # the reasons are on the error stream
+    report = judge(embedder, tracks, protocol, manifest=str(args.manifest), embed=lambda *_: embedded)
     left_out = [{"path": str(one.path), "reason": one.reason} for one in corpus.set_aside]
     report.facts["failures"] = left_out + report.facts["failures"]
     if args.out is not None:
