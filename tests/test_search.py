@@ -56,7 +56,7 @@ def find(query, k, **options):
     return search(options.pop("index", None) or catalogue(), query[None], k, space_id=SPACE, **options)[0]
 
 
-@pytest.mark.parametrize("kind", sorted(ENGINES))
+@pytest.mark.parametrize("kind", sorted({*ENGINES} - {"milvus", "postgres"}))
 def test_hits_are_ranked_rows_with_what_the_index_knows(kind):
     hits = find(axis("drums"), 2, index=catalogue(kind))
     assert [(hit.rank, hit.id, hit.start_seconds) for hit in hits] == [(1, "two#0", 0.0), (2, "one#0", 0.0)]
@@ -64,7 +64,7 @@ def test_hits_are_ranked_rows_with_what_the_index_knows(kind):
     assert hits[0].metadata["title"] == "Two"
 
 
-@pytest.mark.parametrize("kind", sorted(ENGINES))
+@pytest.mark.parametrize("kind", sorted({*ENGINES} - {"milvus", "postgres"}))
 def test_a_track_in_windows_is_listed_once_at_its_best_moment(kind):
     hits = find(axis("piano"), 4, index=catalogue(kind))
     assert [hit.id for hit in hits] == ["one#10", "two#0", "three", "alone"]

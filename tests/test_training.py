@@ -302,9 +302,12 @@ def test_a_cache_that_does_not_fit_is_not_built(tone_tracks, tmp_path):
     assert isinstance(large.training_set.windows, CachedWindowSet)
 
 
-# Loggers of services need their packages (test_training_tools.py stands in for them); a search space is no config.
+# Loggers of services need their packages (test_training_tools.py stands in for them); protocols and a search space are
+# no configs of training.
 TRAINED_WITH = [
-    path for path in sorted(CONFIGS.rglob("*.yaml")) if path.parent.name != "loggers" and path.name != "sweep.yaml"
+    path
+    for path in sorted(CONFIGS.rglob("*.yaml"))
+    if path.parent.name not in ("loggers", "protocols") and path.name != "sweep.yaml"
 ]
 
 

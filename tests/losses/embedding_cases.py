@@ -80,7 +80,8 @@ EMBEDDING_CASES = [
     Case("high order", lambda: losses.HighOrderLoss(losses.InfoNCELoss(0.5), DIM, features=8, orders=3), None),
     Case("sum", lambda: losses.CombinedObjective([losses.InfoNCELoss(), losses.AngularLoss()], [1.0, 0.2]), None),
     Case("matryoshka", lambda: losses.MatryoshkaLoss(losses.InfoNCELoss(0.4), [2, DIM]), None),
-    Case("streamed", lambda: losses.StreamedLoss(losses.TripletLoss(mining="all"), 2), None),
+    # It hands its gradients over once, and gradcheck asks twice: test_combined.py holds them against the dense ones.
+    Case("streamed", lambda: losses.StreamedLoss(losses.TripletLoss(mining="all"), 2), None, exact_gradient=False),
     Case(
         "embedding expansion",
         lambda: losses.EmbeddingExpansionLoss(losses.InfoNCELoss(0.3)),

@@ -141,7 +141,8 @@ def test_a_triplet_loss_of_thousands_of_items_lists_no_triples():
     for row in some:
         gaps = 0.2 + score[row][relevance[row] == 0][None, :] - score[row][relevance[row] == 1][:, None]
         torch.testing.assert_close(total[row], gaps.clamp(min=0).double().sum().float(), rtol=1e-4, atol=0)
-        assert active[row] == (gaps > 0).sum()
+        # A gap of 0 to within rounding may be counted on either side.
+        assert abs(int(active[row]) - int((gaps > 0).sum())) <= int((gaps.abs() < 1e-6).sum())
 
 
 class Careless(PairwiseLoss):

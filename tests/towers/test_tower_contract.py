@@ -151,9 +151,10 @@ def text_tower(request, tiny_encoder):
 
 
 def assert_same_vectors(found, expected):
-    """Equal to 1e-6 in every place of the unit vectors that will be made of them."""
+    """Equal to 1e-6 in every place of unit vectors of 256 dimensions; places of shorter ones are larger by as much."""
     assert found.shape == expected.shape
-    assert (nn.functional.normalize(found) - nn.functional.normalize(expected)).abs().max() < 1e-6
+    limit = 1e-6 * max(1.0, (256 / found.shape[1]) ** 0.5)
+    assert (nn.functional.normalize(found) - nn.functional.normalize(expected)).abs().max() < limit
 
 
 # -- audio ------------------------------------------------------------------------------------------------------
@@ -431,7 +432,7 @@ def test_yaml_names_towers_and_their_parts_by_class_path():
 def test_an_unknown_tower_is_answered_by_name():
     import xmodal.towers
 
-    with pytest.raises(AttributeError, match="no attribute 'MobilCnn'; it has AstTower, AttentionPool, AudioTower"):
+    with pytest.raises(AttributeError, match="no attribute 'MobilCnn'; it has AstTower, Attention.*, AudioTower"):
         _ = xmodal.towers.MobilCnn
     with pytest.raises(ModelError, match=r"xmodal\.towers\.MobilCnn, which does not exist"):
         instantiate({"class_path": "xmodal.towers.MobilCnn"})

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
 
 from xmodal.data.module import AudioTextData
 from xmodal.embeddings import written_aside
@@ -86,9 +85,8 @@ class RecordRun(pl.Callback):
     def _write(self, trainer: pl.Trainer, **changes: Any) -> None:
         if not self._facts or not trainer.is_global_zero:
             return
-        best = next(
-            (each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint) and each.monitor), None
-        )
+        # Of xmodal's own checkpoints as of Lightning's: what both say of the best is all that is asked.
+        best: Any = next((each for each in trainer.checkpoint_callbacks if getattr(each, "monitor", None)), None)
         doctor = next((each for each in trainer.callbacks if isinstance(each, SpaceDoctor)), None)  # type: ignore[attr-defined]
         self._facts |= {
             "step": trainer.global_step,
