@@ -192,7 +192,7 @@ class Checkpoints(Checkpoint):
         for each in trainer.loggers:
             each.save()  # curves up to here, should the run be killed
         aside = self.directory / f".{LAST}.partial"
-        trainer.save_checkpoint(aside)
+        trainer.save_checkpoint(aside, weights_only=False)  # all of it; said, or Lightning says it each time
         if trainer.is_global_zero:
             try:
                 if self._io.failure is not None:
