@@ -160,6 +160,13 @@ def test_the_figures_are_those_of_the_pieces(embedder, tracks, report):
     assert report.per_query["classification"]["query"] == [track.id for track in tracks]
 
 
+def test_the_worst_answers_are_those_that_stand_farthest_down(report):
+    for direction, both in report.answers.items():
+        places = report.per_query[direction]["MedR"]
+        assert [answer.place for answer in both["worst"]] == sorted(places, reverse=True)[:12]
+        assert [answer.place for answer in both["best"]] == sorted(places)[:6]
+
+
 def test_captions_relevance_and_ties_change_what_is_right(embedder, tracks):
     both = [dataclasses.replace(t, captions=(*t.captions, Caption(f"tone {t.id}", t.tags["pitch"]))) for t in tracks]
 

@@ -90,6 +90,10 @@ def test_labels_count_synonyms_and_what_a_narrower_tag_implies(vocabulary):
     labels, valid = vocabulary.labels([{"genre": ("Minimal Techno",)}, {"instrument": ("fiddle",)}, {"mood": ("sad",)}])
     assert labels.int().tolist() == [[1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 0, 1]]
     assert valid.int().tolist() == [[1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 1, 1]]
+    across = Vocabulary([Tag("dance", "mood"), Tag("techno", "genre", parent="dance")])
+    labels, valid = across.labels([{"genre": ("techno",)}, {"genre": ("jazz",)}])
+    assert labels.int().tolist() == [[1, 1], [0, 0]]
+    assert valid.int().tolist() == [[1, 1], [0, 1]]  # the parent's kind is unknown, but what implies it is known
 
 
 @pytest.mark.parametrize(

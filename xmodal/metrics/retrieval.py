@@ -342,16 +342,23 @@ def _rank_blocks(
     candidates = relevance.shape[1]
     per_query, right_answers = _right_answers(relevance)
     rows = _queries_with_right(per_query, without_right)
-    parts = [
-        _rank_block(score_rows(some).detach(), *right_answers(some), per_query[some], ties)
-        for some in rows.split(max(1, block // candidates))
-    ]
-    place, gain, ideal = (torch.cat(column) for column in zip(*parts, strict=True))
+    count = per_query[rows]
+    total = int(count.sum())
+    # Filled in place: small results kept from each block would lie between the large blocks' memory and keep it from
+    # being used again.
+    place = torch.zeros(total, dtype=torch.int32, device=rows.device)
+    gain, ideal = (torch.ones(total, device=rows.device) for _ in range(2))
+    done = 0
+    for some in rows.split(max(1, block // candidates)):
+        own = per_query[some]
+        part = slice(done, done + int(own.sum()))
+        place[part], gain[part], ideal[part] = _rank_block(score_rows(some).detach(), *right_answers(some), own, ties)
+        done = part.stop
     return Ranking(
         place=place,
         gain=gain,
         ideal=ideal,
-        count=per_query[rows],
+        count=count,
         rows=rows,
         candidates=candidates,
     )
