@@ -297,6 +297,7 @@ def test_vectors_of_another_space_are_no_reference(model, tone_tracks, tmp_path,
     for words in (
         ["tag", tone_tracks.parent / "00.wav", "--tags", "low"],
         ["tag", "enrol", "hum", tone_tracks.parent / "00.wav", "--into", tmp_path / "x.json"],
+        ["tag", "fit", tone_tracks, *FIELDS, "--split", "all", "--out", tmp_path / "x.json"],
     ):
         code, _, err = run(capsys, *words, "--model", model, "--reference", tmp_path / "other.parquet")
         assert (code, "fedcba9876543210" in err) == (2, True)

@@ -204,6 +204,19 @@ def test_prompts_and_null_prompts_reach_the_tags(embedder, tracks):
     assert set(only.tags.per_tag) == {"steady", "pulsing"}
 
 
+def test_a_tag_that_a_track_denies_is_a_negative_and_one_that_it_does_not_name_is_unknown(embedder, tracks):
+    first = [dataclasses.replace(track, tags={}, absent={}) for track in tracks[:6]]
+    first[0] = dataclasses.replace(first[0], tags={"pitch": ("low",)}, absent={"pitch": ("high",)})
+    first[1] = dataclasses.replace(first[1], tags={"pitch": ("high",)}, absent={"pitch": ("low",)})
+    first[2] = dataclasses.replace(first[2], absent={"pitch": ("low",)})
+    found = judge(embedder, first, Protocol(split="all", directions=("tags",))).tags.per_tag
+    assert {name: (one["positives"], one["negatives"]) for name, one in found.items()} == {
+        "low": (1, 2), "high": (1, 1),
+    }  # fmt: skip
+    denied = data_fingerprint([dataclasses.replace(tracks[0], absent={"pitch": ("high",)}), *tracks[1:]])
+    assert denied != data_fingerprint(tracks)
+
+
 def test_a_broken_file_is_set_aside_and_what_cannot_be_asked_is_refused(embedder, tracks, tmp_path):
     (tmp_path / "bad.wav").write_text("no audio")
     bad = Track("bad", tmp_path / "bad.wav", captions=(Caption("a tone"),))

@@ -53,13 +53,8 @@ def tag(args: Namespace) -> int:
     fitted = None if args.calibration is None else Calibration.load(args.calibration)
     vocabulary = _vocabulary(args.tags, fitted)
     files = [path for given in args.files for path in (find_audio(given) if given.is_dir() else [given])]
-    reference = None if args.reference is None else Embeddings.load(args.reference)
     embedder = load_embedder(args.model, args)
-    if reference is not None and reference.space_id != embedder.space_id:
-        raise SpaceMismatchError(
-            f"{args.reference} holds vectors of space {reference.space_id} but the model makes those of space "
-            f"{embedder.space_id}; make it again with: xmodal embed AUDIO --model {args.model} --out {args.reference}"
-        )
+    reference = _reference(args, embedder)
     scorer = make_scorer(
         vocabulary, embedder, None if reference is None else reference.vectors, args.languages, args.null_prompts
     )
@@ -100,6 +95,18 @@ def make_scorer(
         languages=languages,
         null_prompts=NULL_PROMPTS if null_prompts else (),
     )
+
+
+def _reference(args: Namespace, embedder: Embedder) -> Embeddings | None:
+    if args.reference is None:
+        return None
+    reference = Embeddings.load(args.reference)
+    if reference.space_id != embedder.space_id:
+        raise SpaceMismatchError(
+            f"{args.reference} holds vectors of space {reference.space_id} but the model makes those of space "
+            f"{embedder.space_id}; make it again with: xmodal embed AUDIO --model {args.model} --out {args.reference}"
+        )
+    return reference
 
 
 def _vocabulary(tags: str | None, fitted: Calibration | None) -> Vocabulary:
@@ -289,7 +296,7 @@ def tag_fit(args: Namespace) -> int:
     vocabulary = vocabulary_of(tracks) if args.tags is None else read_vocabulary(args.tags)
     if vocabulary is None:
         raise DataError(f"the tracks of {args.manifest} have no tags; name the columns with --tag-fields A,B")
-    reference = None if args.reference is None else Embeddings.load(args.reference)
+    reference = _reference(args, embedder)
     scorer = make_scorer(
         vocabulary, embedder, None if reference is None else reference.vectors, args.languages, args.null_prompts
     )
@@ -297,7 +304,7 @@ def tag_fit(args: Namespace) -> int:
     kept = [tracks[int(id_)] for id_ in result.embeddings.ids]
     if not kept:
         return 1
-    labels, valid = scorer.labels([track.tags for track in kept])
+    labels, valid = scorer.vocabulary.labels_of_tracks(kept)
     score = scorer.score(result.embeddings.vectors)
     calibration = fit_calibration(
         score,
@@ -355,12 +362,7 @@ def tag_enrol(args: Namespace) -> int:
     known = EnrolledTags(embedder.space_id)
     if args.into.exists():
         known = EnrolledTags.load(args.into, embedder.space_id)
-    reference = None if args.reference is None else Embeddings.load(args.reference)
-    if reference is not None and reference.space_id != embedder.space_id:
-        raise SpaceMismatchError(
-            f"{args.reference} holds vectors of space {reference.space_id} but the model makes those of space "
-            f"{embedder.space_id}; make it again with: xmodal embed AUDIO --model {args.model} --out {args.reference}"
-        )
+    reference = _reference(args, embedder)
     rows = embed_all(embedder, files).embeddings
     if not len(rows):
         return 1

@@ -195,7 +195,8 @@ def data_fingerprint(tracks: Sequence[Track]) -> str:
             content = ""
         tags = {kind: list(names) for kind, names in track.tags.items()}
         captions = [[c.text, sorted(c.requires or ())] for c in track.captions]
-        known = [track.id, content, track.start_seconds, track.end_seconds, captions, tags]
+        absent = {kind: list(names) for kind, names in track.absent.items()}
+        known = [track.id, content, track.start_seconds, track.end_seconds, captions, tags, absent]
         total.update(json.dumps(known, sort_keys=True).encode())
     return total.hexdigest()[:16]
 
@@ -270,14 +271,18 @@ def _tags(
 ) -> TagResult | None:
     kinds = protocol.tag_kinds
     seen = [
-        replace(track, tags={kind: names for kind, names in track.tags.items() if kinds is None or kind in kinds})
+        replace(
+            track,
+            tags={kind: names for kind, names in track.tags.items() if kinds is None or kind in kinds},
+            absent={kind: names for kind, names in track.absent.items() if kinds is None or kind in kinds},
+        )
         for track in tracks
     ]
     vocabulary = vocabulary_of(seen)
     if vocabulary is None:
         return None
     scorer = _scorer(embedder, vocabulary, protocol)
-    labels, valid = scorer.labels([track.tags for track in seen])
+    labels, valid = scorer.vocabulary.labels_of_tracks(seen)
     if not ((labels & valid).any(dim=0) & (~labels & valid).any(dim=0)).any():
         return None
     # Areas of a tag's list of tracks: what null prompts take off a track differs from track to track.

@@ -23,6 +23,7 @@ import yaml
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from xmodal.data.tracks import Track, tag_matrices
 from xmodal.errors import DataError
 from xmodal.text import words_key
 
@@ -154,6 +155,21 @@ class Vocabulary(Sequence[Tag]):
             known = [everything if kind is None else keys.get(kind, set()) for kind in self.kinds]
             labels[row] = torch.tensor([not own.isdisjoint(there) for own, there in zip(names, known, strict=True)])
             valid[row] = torch.tensor([bool(there) for there in known])
+        return self._with_implied(labels, valid)
+
+    def labels_of_tracks(
+        self, tracks: Sequence[Track]
+    ) -> tuple[Bool[Tensor, "tracks tags"], Bool[Tensor, "tracks tags"]]:
+        """:meth:`labels` of tracks that may also deny tags; what :meth:`Track.has_tag` says counts."""
+        labels = torch.zeros(len(tracks), len(self), dtype=torch.bool)
+        valid = torch.zeros_like(labels)
+        for column, tag in enumerate(self._tags):
+            names = [(tag.kind, name) for name in (tag.name, *tag.synonyms)]
+            own, known = tag_matrices(tracks, names)
+            labels[:, column], valid[:, column] = own.any(dim=1), known.any(dim=1)
+        return self._with_implied(labels, valid)
+
+    def _with_implied(self, labels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         if self.has_parents:
             for column in range(len(self)):
                 for above in self.ancestors(column):
