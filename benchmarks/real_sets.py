@@ -51,7 +51,7 @@ def judge(name: str, audio: Path, out: Path, fold: int | None, epochs: int) -> d
     for method in methods_of_run(fitted, embedder, tracks):
         found = evaluate_retrieval(method.audio, method.embed_texts(texts), relevance, without_right="leave_out")
         scorer = TagScorer({label: names}, method.embed_texts)
-        labels, valid = scorer.labels([track.tags for track in tracks])
+        labels, valid = scorer.vocabulary.labels_of_tracks(tracks)
         tagged = evaluate_tags(method.audio, scorer.vectors, labels, scorer.tags, valid=valid)
         first = rank(scorer.score(method.audio), labels).hit(1)
         figures["methods"][method.name] = {

@@ -160,7 +160,7 @@ def _judge(cli: Cli, embedder: Embedder) -> Judged:
     for method in methods:
         retrieval[method.name] = evaluate_retrieval(method.audio, method.embed_texts(captions), relevance)
         scorer = TagScorer(by_kind, method.embed_texts)
-        labels, valid = scorer.labels([track.tags for track in tracks])
+        labels, valid = scorer.vocabulary.labels_of_tracks(tracks)
         tags[method.name] = evaluate_tags(method.audio, scorer.vectors, labels, scorer.tags, valid=valid)
         queries = [
             (text, column)
