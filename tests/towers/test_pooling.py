@@ -51,7 +51,8 @@ def by_formula(name, pooling, frames):
     if name.endswith("statistics"):
         numbers = frames.double().numpy()
         deviation = np.sqrt(numbers.var(axis=1) + 1e-8)
-        skewness = (((numbers - numbers.mean(axis=1, keepdims=True)) / deviation[:, None]) ** 3).mean(axis=1)
+        scale = np.sqrt(numbers.var(axis=1) + 0.1**2)
+        skewness = (((numbers - numbers.mean(axis=1, keepdims=True)) / scale[:, None]) ** 3).mean(axis=1)
         moments = [torch.from_numpy(each).float() for each in (numbers.mean(axis=1), deviation, skewness)]
         gates = (pooling.gate.weight @ moments[0] + pooling.gate.bias).softmax(dim=0)
         parts = zip(pooling.maps, moments, gates, strict=False)

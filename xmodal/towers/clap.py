@@ -101,7 +101,8 @@ class ClapAudioTower(AudioTower):
         return super().identity() | {
             "preprocessing": settings,
             "network": {name: getattr(config, name) for name in ("model_type", "hidden_act", "projection_hidden_act")}
-            | {"window_size": config.window_size, "heads": list(config.num_attention_heads), "fusion": self.fusion},
+            | {"window_size": config.window_size, "heads": list(config.num_attention_heads), "fusion": self.fusion}
+            | {"layer_norm_eps": config.layer_norm_eps, "patch_stride": list(config.patch_stride)},
         }
 
     def _embed(self, waveform: Float[Tensor, "clips samples"]) -> Float[Tensor, "clips feature_dim"]:
@@ -180,7 +181,14 @@ class ClapTextTower(TextTower):
             "tokenizer": hashlib.sha256(json.dumps(tokenizer, sort_keys=True).encode()).hexdigest(),
             "network": {
                 name: getattr(config, name)
-                for name in ("model_type", "num_attention_heads", "hidden_act", "projection_hidden_act", "pad_token_id")
+                for name in (
+                    "model_type",
+                    "num_attention_heads",
+                    "hidden_act",
+                    "projection_hidden_act",
+                    "pad_token_id",
+                    "layer_norm_eps",
+                )
             },
             "chunk_overlap": self.chunker.overlap,
         }

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from xmodal.configurable import Configurable
 
+_SKEWNESS_FLOOR = 0.1
+
 
 class TimePool(nn.Module, Configurable, ABC):
     """Frames to one vector of as many channels."""
@@ -229,12 +231,17 @@ class OrderStatisticsPool(TimePool):
 def order_statistics(
     frames: Float[Tensor, "clips channels frames"], mask: Bool[Tensor, "clips 1 frames"], orders: int
 ) -> list[Float[Tensor, "clips channels"]]:
-    """Mean, standard deviation and skewness of each channel over the valid frames, as many as asked for."""
+    """Mean, standard deviation and skewness of each channel over the valid frames, as many as asked for.
+
+    A deviation counts as 0.1 more in the skewness, added in squares.
+    """
     count = mask.sum(dim=2)
     mean = frames.masked_fill(~mask, 0.0).sum(dim=2) / count
     centred = (frames - mean[:, :, None]).masked_fill(~mask, 0.0)
-    deviation = (centred.square().sum(dim=2) / count + 1e-8).sqrt()  # a constant channel has a slope too
-    skewness = (centred / deviation[:, :, None]).pow(3).sum(dim=2) / count
+    variance = centred.square().sum(dim=2) / count
+    deviation = (variance + 1e-8).sqrt()  # a constant channel has a slope too
+    # The shape of a channel that hardly moves is rounding: without a floor it differs from batch to batch.
+    skewness = (centred / (variance + _SKEWNESS_FLOOR**2).sqrt()[:, :, None]).pow(3).sum(dim=2) / count
     return [mean, deviation, skewness][:orders]
 
 

