@@ -96,11 +96,10 @@ class AstTower(AudioTower):
     def identity(self) -> dict[str, Any]:
         """The filter bank and the sizes of the network."""
         said = ("sampling_rate", "num_mel_bins", "max_length", "do_normalize", "mean", "std")
-        names = ("model_type", "num_attention_heads", "hidden_act", "layer_norm_eps")
-        names += ("frequency_stride", "time_stride", "patch_size")
+        names = ("model_type", "num_attention_heads", "hidden_act", "frequency_stride", "time_stride", "patch_size")
         return super().identity() | {
             "preprocessing": {name: getattr(self.extractor, name) for name in said},
-            "network": {name: getattr(self.encoder.config, name) for name in names},
+            "network": {name: getattr(self.encoder.config, name) for name in (*names, "layer_norm_eps")},
         }
 
     def _embed(self, waveform: Float[Tensor, "clips samples"]) -> Float[Tensor, "clips feature_dim"]:
