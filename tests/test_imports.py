@@ -31,12 +31,15 @@ HOME_OF = {
     "sentence_transformers": {"towers/sentence_transformer.py", "interop/sentence_transformers.py"},
     "datasets": {"data/huggingface.py", "export/formats.py"},
     "symusic": {"data/demo/render.py"},
-    "fastapi": set(),
     "optuna": {"training/sweep.py"},
     "ray": {"export/on_ray.py"},
     "pymilvus": {"index/milvus.py"},
     "psycopg": {"index/postgres.py"},
 }
+
+
+# The libraries of a web server are for the room above all others, which is a package of its own.
+ONLY_IN_SERVE = {"fastapi", "starlette", "uvicorn", "pydantic", "prometheus_client"}
 
 
 def modules():
@@ -80,6 +83,12 @@ def test_a_heavy_library_is_imported_only_where_it_is_wrapped(path):
         assert homes is None or inside in homes, f"{inside} imports {name}; only {homes} may"
 
 
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_of_xmodal_knows_the_server(path):
+    for name in imported_names(path):
+        assert name.split(".")[0] not in ONLY_IN_SERVE | {"serve"}, f"{path.relative_to(ROOT)} imports {name}"
+
+
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
@@ -87,6 +96,7 @@ def test_a_heavy_library_is_imported_only_where_it_is_wrapped(path):
         ("xmodal.cli", ["torch", "faiss", "transformers", "sentence_transformers", "numpy", "pyarrow"]),
         ("xmodal.towers", ["faiss", "transformers", "sentence_transformers"]),
         ("xmodal.index", ["faiss"]),
+        ("serve.__main__", ["torch", "fastapi", "uvicorn", "numpy"]),
     ],
 )
 def test_importing_is_cheap(module, absent):

@@ -45,6 +45,7 @@ def test_the_wheel_holds_the_package_and_its_configs_and_nothing_of_the_tests(wh
     assert "xmodal/configs/base.yaml" in names
     assert "xmodal/configs/demo.yaml" in names
     assert "xmodal/towers/mobile_cnn.py" in names
+    assert "serve/app.py" in names
     assert not [name for name in names if name.startswith(("tests", "docs", "benchmarks"))]
 
 

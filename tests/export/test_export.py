@@ -337,3 +337,14 @@ def test_the_view_goes_with_the_vectors_and_their_index(embedder, tones, tmp_pat
     from xmodal.index import load_index
 
     assert load_index(tmp_path / "index").view == view
+
+
+def test_windows_that_begin_less_than_a_millisecond_apart_have_names_of_their_own(embedder, tmp_path):
+    (tmp_path / "audio").mkdir()
+    soundfile.write(tmp_path / "audio" / "a.wav", 0.1 * np.sin(np.arange(8001) * 0.1), 8000)  # the last is moved by one
+    export(embedding(embedder, {"pooling": "windows"}), read_tracks(tmp_path / "audio"), tmp_path / "out.parquet")
+    assert [id_.partition("@")[2] for id_ in Embeddings.load(tmp_path / "out.parquet").ids] == [
+        "0.0",
+        "0.5",
+        "0.500125",
+    ]

@@ -1,4 +1,4 @@
-"""The command line: ``xmodal data | embed | index | search | tag | evaluate | doctor | runs | methods | train | demo``.
+"""The command line: ``xmodal data | embed | index | search | tag | serve | evaluate | doctor | runs | train | demo ...``.
 
 This module only knows the words; what a command needs is imported when it runs, so that ``--help`` comes at once.
 An error that is the input's fault is one sentence on the error stream and exit code 2, a stop by hand is 130.
@@ -20,7 +20,7 @@ from xmodal.errors import XmodalError
 
 _TAG_ACTIONS = ("fit", "enrol", "forget", "undo")
 # Their words after the command belong to a parser of their own.
-_HANDED_ON = {"train": "xmodal.training", "demo": "xmodal.demo"}
+_HANDED_ON = {"train": "xmodal.training", "demo": "xmodal.demo", "serve": "serve.__main__"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -348,7 +348,11 @@ def _parser() -> argparse.ArgumentParser:
     onnx.add_argument("--json", action="store_true", help="the report as JSON")
     onnx.set_defaults(module="interop", run="export_onnx")
 
-    for name, what in [("train", "fit, validate, test or predict from YAML"), ("demo", "the whole path on made music")]:
+    for name, what in [
+        ("train", "fit, validate, test or predict from YAML"),
+        ("serve", "search and tag in the browser and over HTTP"),
+        ("demo", "the whole path on made music"),
+    ]:
         commands.add_parser(name, add_help=False, help=f"{what}; see: xmodal {name} --help")
     return top
 

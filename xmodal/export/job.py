@@ -219,7 +219,12 @@ def _rows(track: Track, key: str, finished: Finished) -> tuple[list[str], list[d
     if finished.start_seconds is None:
         return [track.id], [facts]
     facts.pop("end_seconds", None)  # the track's, not the window's
-    ids = [f"{track.id}@{round(start, 3)}" for start in finished.start_seconds]
+    shown = [round(start, 3) for start in finished.start_seconds]
+    # The last window, which ends with the audio, may begin less than a millisecond after the one before it.
+    ids = [
+        f"{track.id}@{near if shown.count(near) == 1 else start}"
+        for near, start in zip(shown, finished.start_seconds, strict=True)
+    ]
     return ids, [{**facts, "track": track.id, "start_seconds": start} for start in finished.start_seconds]
 
 

@@ -1,0 +1,65 @@
+"""Is the server alive, is it ready, and what does it serve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+import xmodal
+from serve.problems import Problem
+from serve.schemas import Info
+from serve.service import Service
+from xmodal.audio import AUDIO_SUFFIXES
+
+router = APIRouter()
+
+_EXAMPLES = ("slow sad piano", "fast cheerful banjo folk tune", "dreamy ambient pads", '"strings" - "drums"')
+
+
+@router.get("/health", tags=["server"], summary="The process lives")
+async def health() -> dict[str, str]:
+    """200 for as long as the process answers at all."""
+    return {"status": "ok"}
+
+
+@router.get("/ready", tags=["server"], summary="Requests can be answered")
+async def ready(request: Request) -> dict[str, str]:
+    """200 when requests can be answered, 503 while loading and while draining."""
+    service: Service = request.app.state.service
+    if service.draining:
+        raise Problem(503, "the server is stopping; send requests to another one", kind="draining")
+    return {"status": "ready", "space_id": service.running.deployed.space_id}
+
+
+@router.get("/v1/info", tags=["server"], summary="What is served, and its limits", response_model=Info)
+async def info(request: Request) -> dict[str, Any]:
+    """The model, the index and what may be asked of them."""
+    service: Service = request.app.state.service
+    deployed, settings = service.running.deployed, service.settings
+    return {
+        "name": "xmodal",
+        "version": xmodal.__version__,
+        "space_id": deployed.space_id,
+        "dim": deployed.embedder.dim,
+        "tracks": len(deployed.catalogue),
+        "rows": len(deployed.index),
+        "engine": deployed.index.kind,
+        "model": deployed.name,
+        "moments": deployed.catalogue.windowed,
+        "audio": False,
+        "upload": {
+            "max_bytes": settings.upload_max_bytes,
+            "max_seconds": settings.upload_max_seconds,
+            "formats": sorted(suffix.removeprefix(".") for suffix in AUDIO_SUFFIXES),
+        },
+        "limits": {
+            "hits": settings.max_hits,
+            "text_characters": settings.max_text,
+            "texts": settings.max_texts,
+            "terms": settings.max_terms,
+            "time_seconds": settings.time_limit_seconds,
+        },
+        "example_queries": list(_EXAMPLES),
+        "token_needed": bool(settings.token),
+    }
