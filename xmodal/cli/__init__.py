@@ -1,4 +1,4 @@
-"""The command line: ``xmodal data | embed | index | search | tag | serve | evaluate | doctor | runs | train | demo ...``.
+"""The command line: ``xmodal data | embed | index | search | tag | serve | evaluate | doctor | runs | train | demo``.
 
 This module only knows the words; what a command needs is imported when it runs, so that ``--help`` comes at once.
 An error that is the input's fault is one sentence on the error stream and exit code 2, a stop by hand is 130.
