@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 
 from xmodal.cli import main
 from xmodal.embeddings import Embeddings
-from xmodal.errors import IndexFormatError
+from xmodal.errors import IndexFormatError, SpaceMismatchError
 from xmodal.index import build_index, load_index
 from xmodal.index.compare import compare
 from xmodal.index.swap import LiveIndex, swap_in
@@ -185,6 +185,49 @@ def test_the_same_commands_work_on_a_database(engine, request, collection, tmp_p
     index.close()
     code, _, err = run(capsys, "index", "info", url)
     assert (code, "there is no collection" in err) == (2, True)
+
+
+@pytest.mark.parametrize("engine", ["postgres", "milvus"])
+def test_a_new_space_in_a_database_is_compared_and_swapped_in_under_readers(
+    engine, request, collection, tmp_path, capsys
+):
+    url = request.getfixturevalue(f"{engine}_url")
+    parts = {"live": export(40), "newer": export(50, 12, 1, "b" * 16)}
+    for name, part in parts.items():
+        part.save(tmp_path / f"{name}.parquet")
+        address = f"{url}{'&' if '?' in url else '?'}collection={collection}_{name}"
+        build = ("index", "build", tmp_path / f"{name}.parquet", "--engine", address, "--out", tmp_path / name)
+        assert run(capsys, *build)[0] == 0
+    code, out, _ = run(capsys, "index", "compare", tmp_path / "live", tmp_path / "newer", "--json", "--queries", 8)
+    found = json.loads(out)
+    expected = compare(build_index(parts["live"], "exact"), build_index(parts["newer"], "exact"), queries=8)
+    assert (code, found["shared"], found["only_second"], found["queries"]) == (0, 40, 10, 8)
+    assert found["overlap"] == pytest.approx(expected.overlap)
+    assert found["rank_correlation"] == pytest.approx(expected.correlation, abs=1e-3)
+
+    live = LiveIndex(tmp_path / "live", every_seconds=0)
+    before = live.current
+    assert (before.kind, before.space_id) == (engine, "a" * 16)
+    code, _, err = run(capsys, "index", "swap", tmp_path / "newer", address)
+    assert (code, "folders are swapped" in err, "index build" in err) == (2, True, True)
+    assert not list(tmp_path.glob("*:*"))
+    code, out, _ = run(capsys, "index", "swap", tmp_path / "newer", tmp_path / "live")
+    assert (code, out.startswith("50 vectors of 12 dimensions, space bbbbbbbbbbbbbbbb")) == (0, True)
+    after = live.current
+    assert (after.space_id, after.collection) == ("b" * 16, f"{collection}_newer")
+    query = parts["newer"].vectors[:3]
+    rows = after.search(query, 1, space_id=after.space_id)[1][:, 0]
+    assert [after.ids[row] for row in rows] == ["t0", "t1", "t2"]
+    old = before.search(parts["live"].vectors[:1], 1, space_id=before.space_id)[1]
+    assert before.ids[old[0, 0]] == "t0", "who holds the old one may go on until its collection is dropped"
+    with pytest.raises(
+        SpaceMismatchError, match=f"space {'b' * 16} but the query has 8-dim vectors of space {'a' * 16}"
+    ):
+        after.search(parts["live"].vectors[:1], 1, space_id="a" * 16)
+    before.drop_collection()
+    assert len(load_index(tmp_path / "live")) == 50
+    for index in (before, after):
+        index.close()
 
 
 def test_an_address_of_something_else_or_with_a_password_is_refused(tmp_path, capsys):

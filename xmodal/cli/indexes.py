@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmodal.cli.shared import load_embedder, print_json, print_line, print_table, progress
+from xmodal.errors import SpaceMismatchError
 
 if TYPE_CHECKING:  # an index can be described without loading torch
     from xmodal.embeddings import Embeddings
@@ -154,8 +155,15 @@ def index_move(args: Namespace) -> int:
 def index_swap(args: Namespace) -> int:
     """``xmodal index swap``: a new index in place of the one that is searched."""
     from xmodal.index import load_index
+    from xmodal.index.engines import kind_of_address
     from xmodal.index.swap import swap_in
 
+    for place in (args.new, args.live):
+        if kind_of_address(place) is not None:
+            raise ValueError(
+                f"folders are swapped, and {place} is the address of a collection; write a folder that points to it "
+                "with: xmodal index build VECTORS --engine ADDRESS --out DIR"
+            )
     swap_in(args.new, args.live)
     _say(load_index(args.live, mmap=True), args.live)
     return 0
@@ -210,8 +218,18 @@ def index_compare(args: Namespace) -> int:
 
 def _text_vectors(index: Index, place: str, words: list[str], args: Namespace) -> Any:
     if index.model is None or not Path(index.model).exists():
-        raise ValueError(f"{place} does not say where its model is, so it cannot be asked in words")
-    return load_embedder(index.model, args, view=index.view).embed_texts(words)
+        raise ValueError(
+            f"{place} was made by a model that is not at {index.model}, so it cannot be asked in words; put the model "
+            "there, or compare without --texts"
+        )
+    embedder = load_embedder(index.model, args, view=index.view)
+    if embedder.space_id != index.space_id:
+        raise SpaceMismatchError(
+            f"{place} holds vectors of space {index.space_id} but the model at {index.model} now makes those of "
+            f"{embedder.space_id}; make them again with: xmodal embed AUDIO --model {index.model} --out FILE.parquet, "
+            "then xmodal index build FILE.parquet --out DIR"
+        )
+    return embedder.embed_queries(words)
 
 
 def _save(index: Index, place: str) -> None:

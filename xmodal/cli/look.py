@@ -7,6 +7,7 @@ from pathlib import Path
 
 from xmodal.cli.shared import load_embedder, print_line
 from xmodal.embeddings import Embeddings
+from xmodal.errors import SpaceMismatchError
 
 
 def draw_map(args: Namespace) -> int:
@@ -19,13 +20,13 @@ def draw_map(args: Namespace) -> int:
         model = args.model or embeddings.model
         if model is None:
             raise ValueError(f"{args.source} does not say which model made it; name it with --model DIR")
-        embedder = load_embedder(str(model), args)
+        embedder = load_embedder(str(model), args, view=embeddings.view)
         if embedder.space_id != embeddings.space_id:
-            raise ValueError(
+            raise SpaceMismatchError(
                 f"{args.source} is of space {embeddings.space_id} and {model} makes {embedder.space_id}; name the "
-                "model that made it with --model DIR"
+                f"model that made it with --model DIR, or make it again with: xmodal embed AUDIO --model {model}"
             )
-        queries = dict(zip(args.query, embedder.embed_texts(args.query), strict=True))
+        queries = dict(zip(args.query, embedder.embed_queries(args.query), strict=True))
     title = args.title or Path(args.source).stem
     write_map(embeddings, args.out, title=title, method=args.method, queries=queries)
     print_line(f"{args.out}: open it in a browser")
@@ -58,6 +59,5 @@ def _read(source: Path) -> Embeddings:
     if source.is_dir():
         from xmodal.index import load_index
 
-        index = load_index(source)
-        return Embeddings(list(index.ids), index.vectors(), index.space_id, list(index.metadata), index.model)
+        return load_index(source).export()
     return Embeddings.load(source)
