@@ -95,13 +95,18 @@ def test_the_hash_is_of_the_rules_and_not_of_the_name():
     changes = [
         {"split": "all"}, {"directions": ("tags",)}, {"captions": 1}, {"relevance": "captions"}, {"ties": "for"},
         {"ks": (1,)}, {"pool": 5}, {"view": {"pooling": "energy"}}, {"tag_kinds": ("genre",)}, {"classify": "genre"},
-        {"prompts": {"genre": ("{}",)}}, {"null_prompts": True}, {"group": "artist"}, {"refuse_leaks": ()},
+        {"prompts": {"genre": ("{}",)}}, {"null_prompts": True}, {"unseen": ("a",)}, {"alike": "genre"},
+        {"alike_exclude": "artist"}, {"agreement": 0.8}, {"votes": 3}, {"group": "artist"}, {"refuse_leaks": ()},
         {"confidence": 0.9}, {"resamples": 9}, {"seed": 1},
     ]  # fmt: skip
     assert {next(iter(change)) for change in changes} == {
         each.name for each in dataclasses.fields(Protocol) if each.name not in ("name", "about")
     }
     assert len({plain.hash(), *(Protocol(**change).hash() for change in changes)}) == len(changes) + 1
+
+
+def test_reports_from_before_a_rule_was_there_keep_their_hash():
+    assert Protocol().hash() == "66a6be8f8494fb52"
 
 
 @pytest.mark.parametrize(
@@ -115,6 +120,10 @@ def test_the_hash_is_of_the_rules_and_not_of_the_name():
         ("refuse_leaks: [title]", "refuse_leaks may hold audio"),
         ("pool: 0", "pool must be at least 1"),
         ("ks: [0]", "ks must be lengths"),
+        ("unseen: []", "unseen must be a list of tags"),
+        ("unseen: jazz", "unseen must be a list of tags"),
+        ("alike_exclude: album", "alike_exclude must be artist"),
+        ("agreement: 0.5", "agreement must be above 0.5"),
         ("view: {window: 3}", "a view has the settings"),
         ("prompts: {genre: [music]}", "exactly one {}"),
         ("pools: 3", "'pools' is no field of a protocol; the fields are: about"),

@@ -246,6 +246,14 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--captions", type=_count, metavar="N", help="use the first N captions of a track only")
     evaluate.add_argument("--audio-root", type=Path, help="where the manifest's relative paths start")
     evaluate.add_argument("--classify", metavar="KIND", help="a kind of which each track has one tag: accuracy, too")
+    evaluate.add_argument("--unseen", metavar="A,B|FILE", help="tags that training has not seen, to judge apart")
+    evaluate.add_argument(
+        "--alike", metavar="FIELD", help="audio against audio: a kind of tag, group, artist, a column"
+    )
+    evaluate.add_argument(
+        "--alike-exclude", choices=["artist", "group"], help="of these no track answers another of its own"
+    )
+    evaluate.add_argument("--votes", metavar="FILE", help="people's votes on triplets (docs/howto-evaluate.md)")
     evaluate.add_argument("--train", metavar="MANIFEST", help="what the model was trained on, to look for leaks")
     evaluate.add_argument("--allow-leaks", action="store_true", help="judge although train and test share something")
     evaluate.add_argument("--out", type=Path, metavar="DIR", help="write report.html and report.json")
@@ -392,6 +400,25 @@ def _add_data_commands(commands: Any, common: argparse.ArgumentParser) -> None:
         help="keep what was measured, so that the next check is quick",
     )
     check.set_defaults(module="data", run="check")
+    unseen = actions.add_parser(
+        "zero-shot",
+        parents=[common],
+        help="a manifest whose training part has never seen some of the tags",
+        description="Divides tags into seen and unseen, and tracks into A (seen tags alone), B (both) and C (unseen "
+        "alone), as Choi et al. (2019) do. Writes DIR/manifest.jsonl and DIR/unseen.txt: train and validation are of "
+        "A, the test part is as it was, with its set in the column zero_shot.",
+    )
+    _add_source_options(unseen)
+    unseen.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write to")
+    unseen.add_argument(
+        "--unseen", default="0.2", metavar="SHARE|A,B|FILE", help="a share of the tags, or their names (default 0.2)"
+    )
+    unseen.add_argument("--kinds", type=_names, metavar="A,B", help="draw from tags of these kinds (default: all)")
+    unseen.add_argument(
+        "--keep", choices=["a", "ab"], default="a", help="ab: train on B too, without its unseen tags (default a)"
+    )
+    unseen.add_argument("--seed", type=int, default=0, help="of the draw")
+    unseen.set_defaults(module="data", run="zero_shot")
     pack = actions.add_parser(
         "pack",
         parents=[common],

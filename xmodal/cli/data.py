@@ -142,6 +142,55 @@ def _read(args: Namespace) -> Corpus:
     )
 
 
+def zero_shot(args: Namespace) -> int:
+    """``xmodal data zero-shot``: a manifest whose training part has never seen some of the tags."""
+    from dataclasses import replace
+
+    from xmodal.data.manifests import write_tracks
+    from xmodal.data.splits import split_tracks
+    from xmodal.embeddings import written_aside
+    from xmodal.errors import DataError
+    from xmodal.evaluation import without_unseen, zero_shot_split
+    from xmodal.evaluation.judge import vocabulary_of
+    from xmodal.tagging import read_vocabulary
+
+    parts = split_tracks(_read(args).tracks)
+    tracks = [track for of_part in parts.values() for track in of_part]
+    if args.kinds is not None:
+        drawn_from = [replace(t, tags={k: n for k, n in t.tags.items() if k in args.kinds}) for t in tracks]
+    vocabulary = vocabulary_of(tracks if args.kinds is None else drawn_from)
+    if vocabulary is None:
+        raise DataError(f"the tracks of {args.source} have no tags; name the columns with --tag-fields A,B")
+    try:
+        share = float(args.unseen)
+    except ValueError:
+        names = read_vocabulary(args.unseen).names
+        strange = [name for name in names if vocabulary.column(name) is None]
+        if strange:
+            raise DataError(f"{strange[0]!r} is no tag of the tracks of {args.source}") from None
+    else:
+        labels, _ = vocabulary.labels_of_tracks(tracks)
+        drawn = zero_shot_split(labels, unseen=share, seed=args.seed).unseen.tolist()
+        names = [name for name, new in zip(vocabulary.names, drawn, strict=True) if new]
+    written, counts = [], []
+    for part, of_part in parts.items():
+        found = without_unseen(of_part, names, keep=args.keep)
+        set_of = {track.id: group for group in "ABC" for track in found[group]}
+        kept = [track for track in of_part if track.id in set_of] if part == "test" else found["train"]
+        written += [replace(t, split=part, extra={**t.extra, "zero_shot": set_of[t.id]}) for t in kept]
+        counts.append([part, *(str(len(found[group])) for group in "ABC"), str(len(kept))])
+    write_tracks(written, args.out / "manifest.jsonl")
+    with written_aside(args.out / "unseen.txt") as aside:
+        aside.write_text("".join(f"{name}\n" for name in names), "utf-8")
+    if args.json:
+        print_json({"manifest": str(args.out / "manifest.jsonl"), "unseen": names, "tags": len(vocabulary)})
+        return 0
+    print_line(f"{len(names)} of {len(vocabulary)} tags are unseen: {', '.join(names)}\n")
+    print_table([["part", "A: seen tags alone", "B: both", "C: unseen alone", "kept"], *counts])
+    print_line(f"\n{args.out / 'manifest.jsonl'}\n{args.out / 'unseen.txt'}")
+    return 0
+
+
 def pack(args: Namespace) -> int:
     """``xmodal data pack``: a corpus to shards."""
     from xmodal.data.pack import pack as write_shards

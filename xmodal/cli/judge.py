@@ -14,7 +14,17 @@ from xmodal.data.manifests import read_corpus
 from xmodal.data.splits import split_tracks
 from xmodal.data.tracks import Track
 from xmodal.errors import DataError
-from xmodal.evaluation import Protocol, Report, compare_reports, judge, read_protocol, read_report, refuse_leaks
+from xmodal.evaluation import (
+    Protocol,
+    Report,
+    compare_reports,
+    judge,
+    read_protocol,
+    read_report,
+    read_votes,
+    refuse_leaks,
+)
+from xmodal.tagging import read_vocabulary
 from xmodal.training import config_folder
 
 # What the sweep tries: how a track becomes one vector, and how a tag is put into words.
@@ -39,7 +49,8 @@ def evaluate(args: Namespace) -> int:
     embedded = embed_all(embedder, protocol.judged(tracks))
     if not len(embedded.embeddings):
         return 1  # the reasons are on the error stream
-    report = judge(embedder, tracks, protocol, manifest=str(args.manifest), embed=lambda *_: embedded)
+    votes = None if args.votes is None else read_votes(args.votes)
+    report = judge(embedder, tracks, protocol, manifest=str(args.manifest), embed=lambda *_: embedded, votes=votes)
     left_out = [{"path": str(one.path), "reason": one.reason} for one in corpus.set_aside]
     report.facts["failures"] = left_out + report.facts["failures"]
     if args.out is not None:
@@ -101,11 +112,14 @@ def _protocol(args: Namespace) -> Protocol:
         named = Path(args.protocol)
         ready = config_folder() / "protocols" / f"{args.protocol}.yaml"
         protocol = read_protocol(named if named.is_file() or not ready.is_file() else ready)
-        changed = {
-            name: value for name in ("split", "captions", "classify") if (value := getattr(args, name)) is not None
-        }
-        protocol = dataclasses.replace(protocol, **changed)
-    return protocol
+        said = ("split", "captions", "classify")
+        protocol = dataclasses.replace(protocol, **{n: getattr(args, n) for n in said if getattr(args, n) is not None})
+    changed: dict[str, Any] = {
+        name: getattr(args, name) for name in ("alike", "alike_exclude") if getattr(args, name) is not None
+    }
+    if args.unseen is not None:
+        changed["unseen"] = tuple(read_vocabulary(args.unseen).names)
+    return dataclasses.replace(protocol, **changed)
 
 
 def _split(tracks: Sequence[Track], split: str, manifest: Any) -> list[Track]:

@@ -22,19 +22,31 @@ from xmodal.evaluation.baselines import (
     random_projection_baseline,
     ridge_baseline,
 )
-from xmodal.evaluation.judge import Answer, Report, compare_reports, judge, read_report
+from xmodal.evaluation.judge import judge
 from xmodal.evaluation.leaks import SharedThing, find_leaks, refuse_leaks
 from xmodal.evaluation.probe import FewShotCurve, ProbeResult, few_shot_curve, label_matrix, probe
 from xmodal.evaluation.protocol import Protocol, read_protocol
+from xmodal.evaluation.reports import Answer, Report, compare_reports, read_report
 from xmodal.evaluation.results import DirectionResult, RetrievalResult, TagResult, evaluate_retrieval, evaluate_tags
 from xmodal.evaluation.similarity import (
     TripletResult,
+    Vote,
     agreed_triplets,
     evaluate_alike,
+    judge_alike,
+    judge_votes,
     rank_alike,
+    read_votes,
     triplet_agreement,
 )
-from xmodal.evaluation.zero_shot import ZeroShotSplit, evaluate_zero_shot, strike_out, zero_shot_split
+from xmodal.evaluation.zero_shot import (
+    ZeroShotSplit,
+    evaluate_zero_shot,
+    judge_unseen,
+    strike_out,
+    without_unseen,
+    zero_shot_split,
+)
 
 __all__ = [
     "ALPHAS",
@@ -49,6 +61,7 @@ __all__ = [
     "SharedThing",
     "TagResult",
     "TripletResult",
+    "Vote",
     "ZeroShotSplit",
     "agreed_triplets",
     "compare_reports",
@@ -59,6 +72,9 @@ __all__ = [
     "few_shot_curve",
     "find_leaks",
     "judge",
+    "judge_alike",
+    "judge_unseen",
+    "judge_votes",
     "label_matrix",
     "mel_statistics",
     "probe",
@@ -66,9 +82,11 @@ __all__ = [
     "rank_alike",
     "read_protocol",
     "read_report",
+    "read_votes",
     "refuse_leaks",
     "ridge_baseline",
     "strike_out",
     "triplet_agreement",
+    "without_unseen",
     "zero_shot_split",
 ]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -18,116 +17,16 @@ from xmodal.audio import digest
 from xmodal.data.datasets import evaluation_texts
 from xmodal.data.tracks import Track
 from xmodal.embedder import Embedder
-from xmodal.embeddings import written_aside
 from xmodal.errors import AudioError, DataError
 from xmodal.evaluation.protocol import Protocol
+from xmodal.evaluation.reports import Answer, Report
 from xmodal.evaluation.results import DirectionResult, TagResult, direction_result, evaluate_tags
-from xmodal.metrics import bootstrap_interval, paired_permutation_test, rank, rank_vectors, summary
+from xmodal.evaluation.similarity import Vote, judge_alike, judge_votes
+from xmodal.evaluation.zero_shot import judge_unseen
+from xmodal.metrics import bootstrap_interval, rank, rank_vectors
 from xmodal.runs import versions
 from xmodal.tagging import NULL_PROMPTS, TEMPLATES, TagScorer, Vocabulary
 from xmodal.text import words_key
-
-FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a model answered to one query.
-
-    Attributes:
-        query: The text, or the track's id.
-        place: Place of the best right answer.
-        best: The first three answers: name, score, right or not.
-        wanted: Name of the best right answer.
-    """
-
-    query: str
-    place: int
-    best: list[tuple[str, float, bool]]
-    wanted: str
-
-
-@dataclass(frozen=True)
-class Report:
-    """Figures by protocol, with all that they depend on.
-
-    Attributes:
-        facts: Model, ``space_id``, protocol and its hash, fingerprint of the data, versions, counts, failures.
-        retrieval: Results by direction.
-        tags: Result of tagging; None if it was not asked for or no tag can be judged.
-        classification: "accuracy" with "interval", "chance", "labels" and "tracks"; None if it was not asked for.
-        per_query: For each direction (and "classification") the "query" and each metric's value, in one order.
-        answers: For each direction the best and the worst answered queries.
-        tracks: The judged tracks, for players; not part of the JSON.
-    """
-
-    facts: dict[str, Any]
-    retrieval: dict[str, DirectionResult]
-    tags: TagResult | None
-    classification: dict[str, Any] | None
-    per_query: dict[str, dict[str, list[Any]]]
-    answers: dict[str, dict[str, list[Answer]]]
-    tracks: list[Track] = field(repr=False, compare=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists and numbers, ready for JSON."""
-        return {
-            "format_version": FORMAT_VERSION,
-            **self.facts,
-            "retrieval": {name: asdict(result) for name, result in self.retrieval.items()},
-            "tags": None if self.tags is None else self.tags.to_dict(),
-            "classification": self.classification,
-            "per_query": self.per_query,
-            "answers": {
-                direction: {which: [asdict(each) for each in answers] for which, answers in both.items()}
-                for direction, both in self.answers.items()
-            },
-        }
-
-    def save(self, path: str | Path) -> None:
-        """Write one JSON file; a kill at any moment leaves the old file or the new one."""
-        with written_aside(path) as aside:
-            aside.write_text(json.dumps(self.to_dict(), ensure_ascii=False, indent=1) + "\n", "utf-8")
-
-    def headline(self) -> dict[str, float]:
-        """The figures that one looks at first, by name."""
-        figures = {}
-        for direction, result in self.retrieval.items():
-            for name in ("R@1", "R@10", "mAP@10"):
-                if name in result.values:
-                    figures[f"{direction} {name}"] = result.values[name]
-        if self.tags is not None:
-            figures |= {f"tags {name}": value for name, value in self.tags.values.items()}
-        if self.classification is not None:
-            figures["accuracy"] = self.classification["accuracy"]
-        return figures
-
-    def tables(self) -> list[list[list[str]]]:
-        """Tables of text, each with its header first."""
-        made = []
-        if self.retrieval:
-            rows = [["direction", "metric", "value", "interval", "chance", "queries", "pool"]]
-            for direction, result in self.retrieval.items():
-                for name, value in result.values.items():
-                    low, high = result.intervals.get(name, (float("nan"), float("nan")))
-                    interval = f"{low:.3f} to {high:.3f}" if low == low else ""
-                    rows.append(
-                        [
-                            direction.replace("_", " "), name, f"{value:.4g}", interval, f"{result.chance[name]:.4g}",
-                            str(result.queries), str(result.candidates),
-                        ]
-                    )  # fmt: skip
-            made.append(rows)
-        if self.classification is not None:
-            known = self.classification
-            low, high = known["interval"] or (float("nan"), float("nan"))
-            interval = f"{low:.3f} to {high:.3f}" if low == low else ""
-            rows = [["classification", "value", "interval", "chance", "labels", "tracks"]]
-            counts = [str(known["labels"]), str(known["tracks"])]
-            made.append([*rows, ["accuracy", f"{known['accuracy']:.4g}", interval, f"{known['chance']:.4g}", *counts]])
-        if self.tags is not None:
-            made.append(self.tags.table())
-        return made
 
 
 def judge(
@@ -137,6 +36,7 @@ def judge(
     *,
     manifest: str | None = None,
     embed: Callable[[Embedder, Sequence[Track]], Any] | None = None,
+    votes: Sequence[Vote] | None = None,
 ) -> Report:
     """Run a protocol.
 
@@ -146,6 +46,7 @@ def judge(
         protocol: The rules.
         manifest: Where the tracks are from, for the record.
         embed: Embeds tracks, their ids being their positions; for instance with a progress bar. None: without one.
+        votes: What people said of triplets of the tracks.
 
     Raises:
         DataError: If no track can be embedded, or there is nothing to ask for.
@@ -167,6 +68,23 @@ def judge(
     if protocol.classify is not None:
         classification, own = _classify(embedder, audio, kept, protocol)
         per_query["classification"] = own
+    zero_shot = None if protocol.unseen is None else _unseen(embedder, audio, kept, protocol)
+    alike = triplets = None
+    bootstrap = {"confidence": protocol.confidence, "resamples": protocol.resamples, "seed": protocol.seed}
+    if protocol.alike is not None:
+        groups = _numbers([protocol.group_of(track) for track in kept])
+        settings: dict[str, Any] = {"exclude": protocol.alike_exclude, "ks": protocol.ks, "groups": groups}
+        alike, per_query["alike"] = judge_alike(audio, kept, protocol.alike, bootstrap=bootstrap, **settings)
+    if votes is not None:
+        triplets = judge_votes(
+            audio,
+            [track.id for track in kept],
+            votes,
+            agreement=protocol.agreement,
+            at_least=protocol.votes,
+            confidence=protocol.confidence,
+            seed=protocol.seed,
+        )
     facts = {
         "model": embedder.source,
         "space_id": embedder.space_id,
@@ -180,9 +98,9 @@ def judge(
         "texts": len(texts),
         "failures": [{"path": str(each.path), "reason": each.reason} for each in result.failures],
     }
-    if not retrieval and tags is None and classification is None:
+    if not retrieval and all(each is None for each in (tags, classification, zero_shot, alike, triplets)):
         raise DataError("the protocol asks for nothing that these tracks can answer: they have no captions and no tags")
-    return Report(facts, retrieval, tags, classification, per_query, answers, kept)
+    return Report(facts, retrieval, tags, classification, per_query, answers, kept, zero_shot, alike, triplets)
 
 
 def data_fingerprint(tracks: Sequence[Track]) -> str:
@@ -269,6 +187,22 @@ def _scorer(embedder: Embedder, vocabulary: Vocabulary, protocol: Protocol) -> T
 def _tags(
     embedder: Embedder, audio: Float[Tensor, "tracks dim"], tracks: Sequence[Track], protocol: Protocol
 ) -> TagResult | None:
+    made = _labelled(embedder, tracks, protocol)
+    if made is None:
+        return None
+    scorer, labels, valid = made
+    if not ((labels & valid).any(dim=0) & (~labels & valid).any(dim=0)).any():
+        return None
+    # Areas of a tag's list of tracks: what null prompts take off a track differs from track to track.
+    weights = torch.nn.functional.normalize(scorer.weights, dim=1)
+    settings = {"confidence": protocol.confidence, "resamples": protocol.resamples, "seed": protocol.seed}
+    return evaluate_tags(audio, weights, labels, scorer.tags, valid=valid, **settings)  # type: ignore[arg-type]
+
+
+def _labelled(
+    embedder: Embedder, tracks: Sequence[Track], protocol: Protocol
+) -> tuple[TagScorer, Bool[Tensor, "tracks tags"], Bool[Tensor, "tracks tags"]] | None:
+    """The tags of the protocol's kinds, embedded, and what the tracks say of them; None if there is none."""
     kinds = protocol.tag_kinds
     seen = [
         replace(
@@ -281,14 +215,17 @@ def _tags(
     vocabulary = vocabulary_of(seen)
     if vocabulary is None:
         return None
-    scorer = _scorer(embedder, vocabulary, protocol)
-    labels, valid = scorer.vocabulary.labels_of_tracks(seen)
-    if not ((labels & valid).any(dim=0) & (~labels & valid).any(dim=0)).any():
-        return None
-    # Areas of a tag's list of tracks: what null prompts take off a track differs from track to track.
-    weights = torch.nn.functional.normalize(scorer.weights, dim=1)
-    settings = {"confidence": protocol.confidence, "resamples": protocol.resamples, "seed": protocol.seed}
-    return evaluate_tags(audio, weights, labels, scorer.tags, valid=valid, **settings)  # type: ignore[arg-type]
+    return _scorer(embedder, vocabulary, protocol), *vocabulary.labels_of_tracks(seen)
+
+
+def _unseen(
+    embedder: Embedder, audio: Float[Tensor, "tracks dim"], tracks: Sequence[Track], protocol: Protocol
+) -> dict[str, Any]:
+    made = _labelled(embedder, tracks, protocol)
+    if made is None:
+        raise DataError("the protocol names unseen tags, and the tracks have no tags")
+    scorer, labels, valid = made
+    return judge_unseen(scorer.score(audio), labels, valid, scorer.tags, protocol.unseen or ())
 
 
 def _classify(
@@ -333,66 +270,6 @@ def vocabulary_of(tracks: Sequence[Track]) -> Vocabulary | None:
         kind, name = next(iter(spelt.items()))
         by_kind.setdefault(kind if len(spelt) == 1 else None, []).append(name)
     return Vocabulary(by_kind) if by_kind else None
-
-
-def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any], *, seed: int = 0) -> list[dict[str, Any]]:
-    """Paired permutation tests of two models on the same queries.
-
-    Args:
-        first: What :meth:`Report.to_dict` gave, or its file's content.
-        second: Of the other model.
-        seed: Of the exchanges.
-
-    Returns:
-        One row a direction and metric: "direction", "metric", "first", "second", "difference", "p_value", "queries".
-
-    Raises:
-        DataError: If protocol or data differ, so that nothing is paired.
-    """
-    for key, what in (("protocol_hash", "protocols"), ("data_fingerprint", "data")):
-        if first[key] != second[key]:
-            raise DataError(
-                f"the reports have different {what} ({first[key]} and {second[key]}); judge both models in the same way"
-            )
-    rows = []
-    for direction, ours in first["per_query"].items():
-        theirs = second["per_query"].get(direction)
-        if theirs is None or theirs["query"] != ours["query"]:
-            raise DataError(f"the reports have different queries in {direction}; judge both models in the same way")
-        groups = torch.tensor(ours["group"])
-        for metric in ours:
-            if metric in ("query", "group"):
-                continue
-            a, b = (torch.tensor(side[metric], dtype=torch.float64) for side in (ours, theirs))
-            test = paired_permutation_test(a, b, groups=groups, seed=seed)
-            figures = [summary({metric: values})[metric] for values in (a, b)]
-            rows.append(
-                {
-                    "direction": direction,
-                    "metric": metric,
-                    "first": figures[0],
-                    "second": figures[1],
-                    "difference": test.difference,
-                    "p_value": test.p_value,
-                    "queries": len(a),
-                }
-            )
-    return rows
-
-
-def read_report(path: str | Path) -> dict[str, Any]:
-    """What :meth:`Report.save` wrote.
-
-    Raises:
-        DataError: If it is no report of this format.
-    """
-    try:
-        read: dict[str, Any] = json.loads(Path(path).read_text("utf-8"))
-        if read["format_version"] != FORMAT_VERSION or "per_query" not in read:
-            raise ValueError(f"it has format version {read['format_version']} and this xmodal reads {FORMAT_VERSION}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is no report of xmodal evaluate: {error}") from error
-    return read
 
 
 def _numbers(names: Sequence[str]) -> Tensor:

@@ -34,6 +34,8 @@ Rule = Literal["captions", "tags"]
 Group = Literal["track", "group", "artist"]
 Leak = Literal["audio", "group", "artist", "caption"]
 
+_LATER = ("unseen", "alike", "alike_exclude", "agreement", "votes")
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -55,6 +57,13 @@ class Protocol:
         classify: A kind of which each track has one tag: the accuracy of its nearest tag is measured too.
         prompts: Templates by kind; None for those of :mod:`xmodal.tagging`.
         null_prompts: Subtract the vector of empty words.
+        unseen: Tags that training has not seen; they are judged by themselves and among all
+            (:mod:`xmodal.evaluation.zero_shot`).
+        alike: A kind of tag, or a field such as "group" or "work": tracks that share it are right answers to one
+            another, audio against audio. Tracks with none or several take no part.
+        alike_exclude: Tracks of the asking track's "artist" or "group" are no candidates then.
+        agreement: Of people's votes on triplets, the smallest share of the majority, above 0.5.
+        votes: And the fewest votes on a triplet.
         group: What is drawn together for intervals, and kept apart by groups.
         refuse_leaks: What train and test must not share.
         confidence: Of the intervals.
@@ -76,6 +85,11 @@ class Protocol:
     classify: str | None = None
     prompts: Mapping[str, tuple[str, ...]] | None = None
     null_prompts: bool = False
+    unseen: tuple[str, ...] | None = None
+    alike: str | None = None
+    alike_exclude: Literal["artist", "group"] | None = None
+    agreement: float = 0.9
+    votes: int = 2
     group: Group = "group"
     refuse_leaks: tuple[Leak, ...] = ("audio", "group")
     confidence: float = 0.95
@@ -97,6 +111,12 @@ class Protocol:
                 raise ValueError(f"{name} may hold {', '.join(allowed)}, got {strange[0]!r}")
         if not self.directions:
             raise ValueError("directions must name what to measure, got none")
+        if self.alike_exclude not in (None, "artist", "group"):
+            raise ValueError(f"alike_exclude must be artist, group or left out, got {self.alike_exclude!r}")
+        if isinstance(self.unseen, str) or self.unseen == ():
+            raise ValueError(f"unseen must be a list of tags or left out, got {self.unseen!r}")
+        if not 0.5 < self.agreement <= 1:
+            raise ValueError(f"agreement must be above 0.5 and at most 1, got {self.agreement}")
         for name in ("captions", "pool"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
@@ -109,7 +129,13 @@ class Protocol:
 
     def hash(self) -> str:
         """16 hex digits over everything but name and about: equal if and only if the rules are."""
-        rules = {name: value for name, value in asdict(self).items() if name not in ("name", "about")}
+        # What came later counts only where it says something, so that older reports keep their hash.
+        later = {each.name: each.default for each in dataclasses.fields(self) if each.name in _LATER}
+        rules = {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in ("name", "about") and not (name in later and value == later[name])
+        }
         return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:16]
 
     def judged(self, tracks: Sequence[Track]) -> list[Track]:
@@ -147,7 +173,7 @@ def read_protocol(path: str | Path) -> Protocol:
         strange = sorted(set(read) - known)
         if strange:
             raise ValueError(f"{strange[0]!r} is no field of a protocol; the fields are: {', '.join(sorted(known))}")
-        for name in ("directions", "ks", "tag_kinds", "refuse_leaks"):
+        for name in ("directions", "ks", "tag_kinds", "unseen", "refuse_leaks"):
             if isinstance(read.get(name), list):
                 read[name] = tuple(read[name])
         if isinstance(read.get("prompts"), dict):

@@ -71,7 +71,7 @@ class RetrievalResult:
             pool = {"queries": result.queries, "left out": result.left_out, "candidates": result.candidates}
             rows += [[direction, key, str(count), "", ""] for key, count in pool.items()]
             for metric, value in result.values.items():
-                interval = _interval_text(result.intervals.get(metric))
+                interval = interval_text(result.intervals.get(metric))
                 rows.append([direction, metric, _figure(value), interval, _figure(result.chance[metric])])
         return rows
 
@@ -108,7 +108,7 @@ class TagResult:
         macro = [_figure(number) for number in (*self.values.values(), self.chance["PR-AUC"])]
         rows.append([f"all {len(self.per_tag)} tags", "", "", *macro])
         if self.intervals:
-            intervals = [_interval_text(self.intervals[name]) for name in self.values]
+            intervals = [interval_text(self.intervals[name]) for name in self.values]
             rows.append([f"{self.confidence:.0%} interval", "", "", *intervals, ""])
         for tag, result in sorted(self.per_tag.items(), key=lambda item: -item[1]["ROC-AUC"]):
             counts = [str(result["positives"]), str(result["negatives"])]
@@ -265,5 +265,6 @@ def _figure(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _interval_text(interval: tuple[float, float] | None) -> str:
+def interval_text(interval: tuple[float, float] | None) -> str:
+    """For a table: "low to high", or nothing."""
     return "" if interval is None else f"{_figure(interval[0])} to {_figure(interval[1])}"

@@ -9,15 +9,18 @@ words it knows is found out.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from xmodal.data.tracks import Track
+from xmodal.errors import DataError
 from xmodal.metrics import pr_auc_per_tag, rank, roc_auc_per_tag
 from xmodal.text import words_key
 
@@ -139,3 +142,85 @@ def strike_out(
         left = {kind: tuple(n for n in names if words_key(n) not in gone) for kind, names in by_kind.items()}
         kept.append({kind: names for kind, names in left.items() if names})
     return kept
+
+
+def judge_unseen(
+    score: Float[Tensor, "tracks tags"],
+    labels: Bool[Tensor, "tracks tags"],
+    valid: Bool[Tensor, "tracks tags"],
+    tags: Sequence[str],
+    unseen: Sequence[str],
+) -> dict[str, Any]:
+    """:func:`evaluate_zero_shot` on the sets of tracks that Choi et al. judge by.
+
+    Args:
+        score: Scores of the tracks to judge and all tags.
+        labels: The tag belongs to the track.
+        valid: Pairs that may be judged.
+        tags: Names of the columns.
+        unseen: The names that training has not seen, in any letter case.
+
+    Returns:
+        "unseen" (the names that are columns), "tracks" (how many are in A, B and C), and the figures of "C", of
+        "B and C" and of "all" tracks; a set without a positive and a negative of an unseen tag has none.
+
+    Raises:
+        DataError: If no unseen tag is a column, or all are.
+    """
+    wanted = {words_key(name) for name in unseen}
+    mask = torch.tensor([words_key(name) in wanted for name in tags], dtype=torch.bool)
+    if not bool(mask.any()) or bool(mask.all()):
+        raise DataError(
+            f"some of the {len(tags)} tags of these tracks must be seen and some unseen, but "
+            f"{int(mask.sum())} are among the unseen ones ({', '.join(list(unseen)[:3])} ...)"
+        )
+    right = labels & valid
+    split = zero_shot_split(right, unseen=mask.nonzero().flatten().tolist())
+    found: dict[str, Any] = {
+        "unseen": [name for name, new in zip(tags, mask.tolist(), strict=True) if new],
+        "tracks": {"A": int(split.a.sum()), "B": int(split.b.sum()), "C": int(split.c.sum())},
+    }
+    for name, rows in (("C", split.c), ("B and C", split.b | split.c), ("all", split.a | split.b | split.c)):
+        new, known = right[rows][:, mask], valid[rows][:, mask]
+        if bool((new.any(0) & (~new & known).any(0)).any()):
+            ways = evaluate_zero_shot(score[rows], labels[rows], mask, valid=valid[rows])
+            # Of C no seen tag has a positive, so what is said of seen tags there is no number.
+            found[name] = {
+                way: {key: value for key, value in figures.items() if value == value} for way, figures in ways.items()
+            }
+    return found
+
+
+def without_unseen(
+    tracks: Sequence[Track], unseen: Sequence[str], *, keep: Literal["a", "ab"] = "a"
+) -> dict[str, list[Track]]:
+    """Tracks to train on that say nothing of the unseen tags, and which of them belong to A, B and C.
+
+    Args:
+        tracks: All of them.
+        unseen: The tags that training must not see.
+        keep: Train on "a", the tracks that have seen tags alone; or on "ab", where tracks that have both sorts lose
+            the unseen ones.
+
+    Returns:
+        "train": the tracks of ``keep`` without the unseen tags, and without the captions that name one, in their
+        words or by what they require. "A", "B", "C": the tracks as they are.
+    """
+    gone = {words_key(name) for name in unseen}
+    named = re.compile("|".join(rf"\b{re.escape(name)}\b" for name in sorted(gone, key=len, reverse=True)))
+    found: dict[str, list[Track]] = {"train": [], "A": [], "B": [], "C": []}
+    for track in tracks:
+        has_unseen, has_seen = bool(track.all_tags & gone), bool(track.all_tags - gone)
+        group = "B" if has_unseen and has_seen else "C" if has_unseen else "A"
+        if not (has_seen or has_unseen):
+            continue
+        found[group].append(track)
+        if group == "A" or (group == "B" and keep == "ab"):
+            kept = strike_out([track.tags, track.absent], unseen)
+            captions = tuple(
+                caption
+                for caption in track.captions
+                if not ((caption.requires or frozenset()) & gone or named.search(words_key(caption.text)))
+            )
+            found["train"].append(replace(track, tags=kept[0], absent=kept[1], captions=captions))
+    return found
