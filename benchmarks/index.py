@@ -1,32 +1,41 @@
 """Searches a second and recall of every engine, what xmodal adds to FAISS, and peers, in one run.
 
-    python benchmarks/index.py --quick             # 20,000 x 256: under a minute
-    python benchmarks/index.py                     # 100,000 x 512
-    python benchmarks/index.py --rows 1000000      # some minutes a kind; 8 GB of memory
-    python benchmarks/index.py --engine "postgresql://host/db?collection=bench"
+    python benchmarks/index.py --quick                            # 20,000 x 256: under a minute
+    python benchmarks/index.py --keep rows.jsonl                  # 100,000 x 512: five minutes on two cores
+    python benchmarks/index.py --rows 1000000 --keep rows.jsonl   # up to seven minutes an engine; 8 GB of memory
+    python benchmarks/index.py --only pgvector,milvus             # some of the engines
 
 The vectors are clustered, as music is: tracks scatter around as many centres as the root of their number. Recall@10 is
-against comparing all rows. "batch" is all queries at once on all cores, "one" a query at a time. LanceDB, usearch and
-sentence-transformers are measured where they are installed. The overhead is xmodal's time over that of the same FAISS
-index asked directly with the same parameters: the median of turns in which both take part.
+against comparing all rows. "batch" is all queries at once on all cores, "one" a query at a time. flat, hnsw and ivf are
+xmodal's (``auto`` takes hnsw at these sizes), pgvector and milvus are xmodal's engines on servers from wheels; usearch,
+LanceDB and sentence-transformers' ``semantic_search`` are peers. What is not installed is left out.
+
+Each engine runs in a process of its own that is stopped after ``--limit`` seconds of building. With ``--keep`` what
+was measured is not measured again, and the claims are made of all of it. The overhead is xmodal's time over that of the
+same FAISS index asked directly with the same parameters: the median of turns in which both take part.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from xmodal.embeddings import Embeddings
 from xmodal.index import Index, build_index
-from xmodal.index.engines import kind_of_address
 
 SPACE, K = "0123456789abcdef", 10
+OURS, SERVERS, PEERS = ("flat", "hnsw", "ivf"), ("pgvector", "milvus"), ("usearch", "LanceDB", "semantic_search")
+Search = Callable[[np.ndarray], np.ndarray]
 
 
 def clustered(rows: int, queries: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
@@ -81,6 +90,9 @@ def raw_search(index: Index) -> Callable[[np.ndarray], object]:
 
 def overhead(mine: Callable[[np.ndarray], object], raw: Callable[[np.ndarray], object], queries: np.ndarray) -> float:
     """Median of our time over FAISS's, turn by turn, so that a busy machine slows both."""
+    begun = time.perf_counter()
+    raw(queries)
+    queries = queries[: max(1, round(len(queries) * min(1.0, 0.5 / (time.perf_counter() - begun))))]
     ratios = []
     for turn in range(15):
         times = {}
@@ -92,63 +104,149 @@ def overhead(mine: Callable[[np.ndarray], object], raw: Callable[[np.ndarray], o
     return statistics.median(ratios)
 
 
-def peers(vectors: np.ndarray, queries: np.ndarray, truth: np.ndarray) -> list[tuple[str, float, float, float, float]]:
-    rows = []
+def of_xmodal(kind: str, vectors: np.ndarray, where: str) -> Index:
+    embeddings = Embeddings([str(row) for row in range(len(vectors))], vectors, SPACE)
+    if kind == "pgvector":
+        import pgserver
 
-    def measured(name: str, build: Callable[[], Callable[[np.ndarray], np.ndarray]]) -> None:
+        os.environ["XDG_RUNTIME_DIR"] = where
+        server = pgserver.get_server(Path(where) / "data", cleanup_mode="stop")
+        return build_index(embeddings, "postgres", url=server.get_uri(), collection="bench")
+    if kind == "milvus":
+        return build_index(embeddings, "milvus", url=f"milvus://{where}/bench.db", collection="bench")
+    return build_index(embeddings, kind)
+
+
+def usearch(vectors: np.ndarray, where: str) -> Search:
+    from usearch.index import Index as Usearch
+
+    # The same graph as hnsw's: links, and how many candidates are looked at when it is built and asked.
+    index = Usearch(
+        ndim=vectors.shape[1], metric="ip", dtype="f32", connectivity=32, expansion_add=80, expansion_search=64
+    )
+    index.add(np.arange(len(vectors)), vectors)
+    return lambda asked: np.asarray(index.search(asked, K).keys).reshape(len(asked), K)
+
+
+def lance(vectors: np.ndarray, where: str) -> Search:
+    import lancedb
+    import pyarrow as pa
+
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+    table = lancedb.connect(where).create_table("rows", pa.table({"row": np.arange(len(vectors)), "vector": lists}))
+    table.create_index("vector", config=lancedb.index.IvfPq(distance_type="dot"))
+
+    def search(asked: np.ndarray) -> np.ndarray:
+        found = []
+        for query in asked:
+            hits = table.search(query).distance_type("dot").nprobes(20).refine_factor(10).limit(K).to_arrow()
+            found.append((hits["row"].to_pylist() + [-1] * K)[:K])
+        return np.array(found)
+
+    return search
+
+
+def semantic(vectors: np.ndarray, where: str) -> Search:
+    import torch
+
+    import xmodal.compat  # noqa: F401  (sentence_transformers imports torchaudio)
+
+    # isort: split
+    from sentence_transformers.util import dot_score, semantic_search
+
+    corpus = torch.from_numpy(vectors)
+
+    def search(asked: np.ndarray) -> np.ndarray:
+        hits = semantic_search(torch.from_numpy(asked), corpus, top_k=K, score_function=dot_score)
+        return np.array([[hit["corpus_id"] for hit in found] for found in hits])
+
+    return search
+
+
+MADE = {"usearch": usearch, "LanceDB": lance, "semantic_search": semantic}
+
+
+def measured(name: str, vectors: np.ndarray, queries: np.ndarray, truth: np.ndarray, told: Any) -> None:
+    """In a process of its own: build, then search; what comes of it goes into the pipe."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as where:
+        Path(where).chmod(0o755)  # a server that is started by root becomes another user
+        begun, line = time.perf_counter(), {"engine": name}
         try:
-            begun = time.perf_counter()
-            search = build()
-            built = time.perf_counter() - begun
-        except ImportError:
-            print(f"  {name} is not installed and left out")
+            if name in MADE:
+                search = MADE[name](vectors, where)
+            else:
+                index = of_xmodal(name, vectors, where)
+
+                def search(asked: np.ndarray) -> np.ndarray:
+                    return index.search(asked, K, space_id=SPACE)[1]
+        except ImportError as error:
+            told.send({**line, "note": f"{error.name} is not installed"})
             return
-        found = search(queries)
-        rows.append((name, built, rate(search, queries), one_by_one(search, queries), recall(found, truth)))
+        line["build_seconds"] = round(time.perf_counter() - begun, 1)
+        told.send("built")
+        line["recall"] = round(recall(search(queries), truth), 4)
+        line["one"] = round(one_by_one(search, queries), 1)
+        line["batch"] = round(rate(search, queries if line["one"] > 200 else queries[:50]), 1)
+        if name in OURS:
+            line["overhead"] = round(overhead(search, raw_search(index), queries), 4)
+        told.send(line)
+        if name in SERVERS:
+            index.close()
 
-    def usearch() -> Callable[[np.ndarray], np.ndarray]:
-        from usearch.index import Index as Usearch
 
-        index = Usearch(ndim=vectors.shape[1], metric="ip", dtype="f32", connectivity=32, expansion_search=64)
-        index.add(np.arange(len(vectors)), vectors)
-        return lambda asked: np.asarray(index.search(asked, K).keys).reshape(len(asked), K)
+def true_rows(vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """The nearest rows, every row compared, a part at a time."""
+    scores, rows = [], []
+    for start in range(0, len(vectors), 100_000):
+        part = queries @ vectors[start : start + 100_000].T
+        best = np.argpartition(-part, K, axis=1)[:, :K]
+        scores.append(np.take_along_axis(part, best, axis=1))
+        rows.append(best + start)
+    together = np.concatenate(scores, axis=1)
+    return np.take_along_axis(np.concatenate(rows, axis=1), np.argsort(-together, axis=1)[:, :K], axis=1)
 
-    def lance() -> Callable[[np.ndarray], np.ndarray]:
-        import lancedb
-        import pyarrow as pa
 
-        folder = tempfile.mkdtemp()
-        lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
-        table = lancedb.connect(folder).create_table(
-            "rows", pa.table({"row": np.arange(len(vectors)), "vector": lists})
-        )
-        table.create_index(metric="dot", index_type="IVF_PQ", vector_column_name="vector")
+def run(name: str, limit: float, *given: np.ndarray) -> dict[str, Any]:
+    """One engine in a fresh process, which takes its memory away with it."""
+    fork = multiprocessing.get_context("fork")
+    mine, theirs = fork.Pipe()
+    process = fork.Process(target=measured, args=(name, *given, theirs))
+    process.start()
+    theirs.close()
+    try:
+        if not mine.poll(limit):
+            return {"engine": name, "note": f"not built within {limit:g} s"}
+        said = mine.recv()
+        return mine.recv() if said == "built" else said
+    except EOFError:
+        return {"engine": name, "note": "failed"}
+    finally:
+        process.terminate()
+        process.join()
 
-        def search(asked: np.ndarray) -> np.ndarray:
-            found = []
-            for query in asked:
-                hits = table.search(query).distance_type("dot").nprobes(20).refine_factor(10).limit(K).to_arrow()
-                found.append((hits["row"].to_pylist() + [-1] * K)[:K])
-            return np.array(found)
 
-        return search
+def claims_of(lines: dict[str, dict[str, Any]], size: str) -> list[dict[str, Any]]:
+    claims = []
+    for name in OURS:
+        if "overhead" in lines.get(name, {}):
+            ratio = lines[name]["overhead"]
+            claims.append(claim(f"{size}, {name}: time over FAISS's own", ratio, 1.0, ratio, 1.05, ratio <= 1.05))
+    good = [lines[name] for name in OURS if lines.get(name, {}).get("recall", 0) >= 0.95]
+    for name in (*PEERS, *SERVERS):
+        other = lines.get(name, {})
+        for how in ("batch", "one"):
+            if good and how in other:
+                best = max(good, key=lambda line: line[how])
+                what = f"{size}, {how} QPS of {best['engine']} (recall {best['recall']:.3f}) beside {name}"
+                ratio = best[how] / other[how]
+                claims.append(
+                    claim(f"{what} (recall {other['recall']:.3f})", best[how], other[how], ratio, 1.0, ratio >= 1)
+                )
+    return claims
 
-    def semantic() -> Callable[[np.ndarray], np.ndarray]:
-        import torch
-        from sentence_transformers.util import dot_score, semantic_search
 
-        corpus = torch.from_numpy(vectors)
-
-        def search(asked: np.ndarray) -> np.ndarray:
-            hits = semantic_search(torch.from_numpy(asked), corpus, top_k=K, score_function=dot_score)
-            return np.array([[hit["corpus_id"] for hit in found] for found in hits])
-
-        return search
-
-    measured("usearch HNSW", usearch)
-    measured("LanceDB IVF_PQ", lance)
-    measured("semantic_search", semantic)
-    return rows
+def claim(what: str, ours: float, peer: float, ratio: float, goal: float, met: bool) -> dict[str, Any]:
+    return {"claim": what, "ours": ours, "peer": peer, "ratio": round(ratio, 3), "goal": goal, "met": bool(met)}
 
 
 def main() -> None:
@@ -157,60 +255,47 @@ def main() -> None:
     parser.add_argument("--rows", type=int)
     parser.add_argument("--dim", type=int)
     parser.add_argument("--queries", type=int, default=500)
-    parser.add_argument("--kinds", default="flat,hnsw,ivf")
-    parser.add_argument("--engine", help="also this database; its collection must be new and stays")
-    parser.add_argument("--without-peers", action="store_true")
+    parser.add_argument("--only", default=",".join((*OURS, *PEERS, *SERVERS)), help="engines, with commas")
+    parser.add_argument("--limit", type=float, default=420.0, help="seconds that a build may take")
+    parser.add_argument("--keep", type=Path, metavar="FILE.jsonl", help="where results are kept")
     args = parser.parse_args()
     rows, dim = args.rows or (20_000 if args.quick else 100_000), args.dim or (256 if args.quick else 512)
-    vectors, queries = clustered(rows, args.queries, dim)
-    embeddings = Embeddings([str(row) for row in range(rows)], vectors, SPACE)
-    flat = build_index(embeddings, "flat")
-    _, truth = flat.search(queries, K, space_id=SPACE)
-    print(f"{rows:,} x {dim}, k = {K}: build seconds, batch QPS, one-by-one QPS, recall@{K}")
-    lines, claims = [], []
-    for kind in args.kinds.split(","):
-        begun = time.perf_counter()
-        index = flat if kind == "flat" else build_index(embeddings, kind)
-        built = time.perf_counter() - begun
-
-        def search(asked: np.ndarray, index: Index = index) -> np.ndarray:
-            return index.search(asked, K, space_id=SPACE)[1]
-
-        line = (kind, built, rate(search, queries), one_by_one(search, queries), recall(search(queries), truth))
-        lines.append(line)
-        show(line)
-        extra = overhead(search, raw_search(index), queries) - 1
-        claims.append(
-            {"claim": f"{kind}: time over FAISS's own", "ours": round(1 + extra, 4), "peer": 1.0,
-             "ratio": round(1 + extra, 4), "goal": 1.05, "met": extra <= 0.05}
-        )  # fmt: skip
-        del index
-    if args.engine:
-        from xmodal.index.database import split_address
-
-        url, collection = split_address(args.engine)
-        begun = time.perf_counter()
-        index = build_index(embeddings, str(kind_of_address(args.engine)), url=url, collection=collection)
-        built = time.perf_counter() - begun
-
-        def ask(asked: np.ndarray) -> np.ndarray:
-            return index.search(asked, K, space_id=SPACE)[1]
-
-        show((index.kind, built, rate(ask, queries[:50]), one_by_one(ask, queries), recall(ask(queries), truth)))
-    best = max((line for line in lines if line[4] >= 0.95), key=lambda line: line[2])
-    for line in () if args.without_peers else peers(vectors, queries, truth):
-        show(line)
-        ratio = best[2] / line[2]
-        claims.append(
-            {"claim": f"batch QPS of {best[0]} (recall {best[4]:.3f}) beside {line[0]} (recall {line[4]:.3f})",
-             "ours": round(best[2]), "peer": round(line[2]), "ratio": round(ratio, 2), "goal": 1.0, "met": ratio >= 1}
-        )  # fmt: skip
-    for one in claims:
+    size = f"{rows:,} x {dim}"
+    kept = []
+    if args.keep is not None and args.keep.exists():
+        kept = [json.loads(line) for line in args.keep.read_text().splitlines()]
+    lines = {line["engine"]: line for line in kept if line["size"] == size}
+    asked = args.only.split(",")
+    if unknown := {*asked} - {*OURS, *PEERS, *SERVERS}:
+        parser.error(f"no engine {', '.join(unknown)}; there are {', '.join((*OURS, *PEERS, *SERVERS))}")
+    missing = [name for name in asked if name not in lines]
+    threads = os.environ.get("OMP_NUM_THREADS", "as many as cores")
+    print(f"{size}, k = {K}, {len(os.sched_getaffinity(0))} cores, threads: {threads}")
+    print(f"  {'engine':16} {'build s':>10} {'batch QPS':>10} {'one QPS':>10} {'recall@10':>9} {'/ FAISS':>8}")
+    if missing:
+        vectors, queries = clustered(rows, args.queries, dim)
+        truth = true_rows(vectors, queries)
+    for name in asked:
+        if name in missing:
+            lines[name] = {"size": size, **run(name, args.limit, vectors, queries, truth)}
+            if args.keep is not None and "not installed" not in lines[name].get("note", ""):
+                with args.keep.open("a") as file:
+                    file.write(json.dumps(lines[name]) + "\n")
+        show(lines[name])
+    for one in claims_of(lines, size):
         print(json.dumps(one))
 
 
-def show(line: tuple[str, float, float, float, float]) -> None:
-    print(f"  {line[0]:16} {line[1]:8.1f} s {line[2]:10,.0f} {line[3]:10,.0f} {line[4]:8.4f}", flush=True)
+def show(line: dict[str, Any]) -> None:
+    if "note" in line:
+        print(f"  {line['engine']:16} {line['note']}", flush=True)
+        return
+    beside = f"{line['overhead']:8.3f}" if "overhead" in line else ""
+    print(
+        f"  {line['engine']:16} {line['build_seconds']:10.1f} {line['batch']:10,.0f} {line['one']:10,.0f} "
+        f"{line['recall']:9.4f} {beside}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +23,20 @@ def shared_audio() -> Path:
     if not folder.is_dir():
         pytest.skip("the real recordings are not beside this checkout (shared/audio)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium, driven by playwright."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright, to test pages in a browser")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("no Chromium is installed to test pages in (Debian: apt-get install chromium)")
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=program, args=[*quiet, "--disable-component-update"])
+        yield opened
+        opened.close()
 
 
 TONES = {"low": 220.0, "high": 1760.0}
