@@ -33,6 +33,10 @@ class AudioError(XmodalError):
         return type(self), (self._place, self.reason)
 
 
+class AudioTooLargeError(AudioError):
+    """An audio file that is longer, or has more channels or a higher rate, than its reader allowed."""
+
+
 class DataError(XmodalError):
     """A manifest or a corpus that cannot be used: missing columns, missing files, nothing in a split."""
 

@@ -20,13 +20,15 @@ from xmodal.audio.decode import PEAK_LIMIT
 from xmodal.audio.files import (
     AUDIO_SUFFIXES,
     LOAD_LIMIT_SECONDS,
+    AudioLimits,
     digest,
     find_audio,
     load,
+    load_within,
     probe,
     windows,
 )
-from xmodal.audio.isolated import IsolatedDecoder
+from xmodal.audio.isolated import DecoderFailedError, IsolatedDecoder
 from xmodal.audio.policy import Window, WindowPolicy, cut
 from xmodal.audio.stored import AudioInfo, AudioLike, BytesAudio, RangeAudio, RemoteAudio, StoredAudio
 
@@ -36,7 +38,9 @@ __all__ = [
     "PEAK_LIMIT",
     "AudioInfo",
     "AudioLike",
+    "AudioLimits",
     "BytesAudio",
+    "DecoderFailedError",
     "IsolatedDecoder",
     "RangeAudio",
     "RemoteAudio",
@@ -47,6 +51,7 @@ __all__ = [
     "digest",
     "find_audio",
     "load",
+    "load_within",
     "probe",
     "windows",
 ]

@@ -6,7 +6,8 @@ import hashlib
 import math
 import operator
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from jaxtyping import Float
 from xmodal.audio.decode import SAMPLE_RATES_HZ, Source, open_audio
 from xmodal.audio.policy import Window, WindowPolicy, cut_stream
 from xmodal.audio.stored import AudioInfo, AudioLike, StoredAudio, place_of
-from xmodal.errors import AudioError
+from xmodal.errors import AudioError, AudioTooLargeError
 
 LOAD_LIMIT_SECONDS = 4 * 3600.0
 """What :func:`load` puts into memory at most unless told otherwise: a small file can decompress to days of audio."""
@@ -98,6 +99,59 @@ def load(
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
+@dataclass(frozen=True)
+class AudioLimits:
+    """What a file may be, for :func:`load_within`.
+
+    Attributes:
+        seconds: Its length.
+        channels: Their number.
+        rate_hz: Its own sample rate.
+    """
+
+    seconds: float = LOAD_LIMIT_SECONDS
+    channels: int = 1024
+    rate_hz: int = SAMPLE_RATES_HZ[-1]
+
+    def __post_init__(self) -> None:
+        _check_limit(self.seconds)
+        for name in ("channels", "rate_hz"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+def load_within(
+    audio: AudioLike, sample_rate: int, limits: AudioLimits
+) -> tuple[AudioInfo, Float[np.ndarray, " samples"]]:
+    """What :func:`probe` and :func:`load` give, read in one go: what a file declares is refused before it is decoded.
+
+    Where a file declares no length, its frames are counted as they are decoded.
+
+    Raises:
+        ValueError: If ``sample_rate`` is out of range.
+        AudioTooLargeError: If the file is beyond the limits, or turns out to be while it is decoded.
+        AudioError: As :func:`load`.
+    """
+    opened: list[Source] = []
+
+    def admit(source: Source) -> None:
+        opened.append(source)
+        for name, value, limit in (
+            ("channels", source.channels, limits.channels),
+            ("Hz", source.sample_rate, limits.rate_hz),
+        ):
+            if value > limit:
+                raise AudioTooLargeError(place_of(audio), f"has {value} {name}, more than the limit of {limit}")
+
+    sample_rate = _checked_rate(sample_rate)
+    blocks = list(_stream(audio, sample_rate, 0, None, limits.seconds, admit))
+    samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+    source = opened[0]
+    frames = source.declared_frames or round(len(samples) * source.sample_rate / sample_rate)
+    info = AudioInfo(source.sample_rate, source.channels, frames, frames / source.sample_rate, source.format)
+    return info, samples
+
+
 def windows(
     audio: AudioLike,
     sample_rate: int,
@@ -140,11 +194,18 @@ def windows(
 
 
 def _stream(
-    audio: AudioLike, sample_rate: int, start: int, stop: int | None, max_seconds: float | None
+    audio: AudioLike,
+    sample_rate: int,
+    start: int,
+    stop: int | None,
+    max_seconds: float | None,
+    admit: Callable[[Source], None] | None = None,
 ) -> Iterator[Float[np.ndarray, " samples"]]:
     """Blocks of samples ``start`` to ``stop`` of the file at ``sample_rate``; at least one sample or an error."""
     path = place_of(audio)
     with open_audio(audio) as source:
+        if admit is not None:
+            admit(source)
         declared = source.declared_frames
         if declared is not None:
             total = declared * sample_rate / source.sample_rate
@@ -188,7 +249,7 @@ def _resampled(blocks: Iterator[np.ndarray], rate: int, sample_rate: int) -> Ite
 
 def _refuse_too_long(path: str | Path, samples: float, sample_rate: int, max_seconds: float | None) -> None:
     if max_seconds is not None and samples > max_seconds * sample_rate:
-        raise AudioError(
+        raise AudioTooLargeError(
             path,
             f"holds more audio than the limit of {max_seconds:g} s (at least {samples / sample_rate:.1f} s); read it "
             "with windows(), ask for a part of it, or raise max_seconds",
