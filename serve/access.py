@@ -30,14 +30,14 @@ class RefusedError(Exception):
 
     Attributes:
         status: Of the answer.
-        reason: A word for the metrics.
+        kind: A word for the problem document and the metrics.
         detail: A sentence for the client.
         headers: Of the answer.
     """
 
-    def __init__(self, status: int, reason: str, detail: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    def __init__(self, status: int, kind: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
-        self.status, self.reason, self.detail, self.headers = status, reason, detail, tuple(headers)
+        self.status, self.kind, self.detail, self.headers = status, kind, detail, dict(headers or {})
 
 
 @dataclass(frozen=True)
@@ -164,8 +164,8 @@ class Access:
             raise RefusedError(
                 421,
                 "host",
-                "This server does not answer to that host name; use the address that it printed, or add the name to "
-                "its hosts.",
+                "this server does not answer to that host name; use the address that it printed, or name the host "
+                "with --host-name",
             )
         origin = headers.get(b"origin")
         # A browser always says where a request that changes something comes from; other clients never do.
@@ -176,7 +176,7 @@ class Access:
             and said.partition("://")[2] != host
         ):
             raise RefusedError(
-                403, "origin", "Pages of other origins may not use this server; add theirs to its origins."
+                403, "origin", "pages of other origins may not use this server; add theirs with --origin"
             )
         return self._caller(path, address, headers)
 
@@ -194,12 +194,12 @@ class Access:
                 return Caller(owner, False)
         if self.is_open(path) or not self.tokens:
             return Caller(address, False)
-        said = "A token is needed" if token is None else "The token is not known"
+        said = "a token is needed" if token is None else "the token is not known"
         raise RefusedError(
             401,
             "token",
-            f"{said}; send one as the header Authorization: Bearer TOKEN.",
-            ((b"www-authenticate", b'Bearer realm="xmodal"'),),
+            f"{said}; send one as the header Authorization: Bearer TOKEN",
+            {"WWW-Authenticate": 'Bearer realm="xmodal"'},
         )
 
 

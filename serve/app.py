@@ -11,11 +11,14 @@ from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
 import xmodal
-from serve import problems
+from serve import limits, problems
+from serve.access import Access
+from serve.limits import Limits
 from serve.routes import health, search, tracks
 from serve.service import Service
 from serve.settings import Settings
 
+_FORM_BYTES = 65_536  # what a form needs beside the file in it
 STATIC = Path(__file__).parent / "static"
 
 
@@ -29,7 +32,7 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
         service: Its state, where the caller wants to know of it too.
 
     Raises:
-        ValueError: If a setting is out of range, or there is no index to serve.
+        ValueError: If a setting is out of range, a token is unfit, or there is no index to serve.
     """
     service = service or Service(settings)
 
@@ -51,6 +54,7 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     )
     app.state.service = service
     problems.install(app)
+    limits.install(app, limits=_limits(settings), access=_access(settings), metrics=service.metrics)
     for module in (health, search, tracks):
         app.include_router(module.router)
     if STATIC.joinpath("index.html").is_file():
@@ -61,3 +65,28 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
             return FileResponse(STATIC / "index.html")
 
     return app
+
+
+def _limits(settings: Settings) -> Limits:
+    per_minute = settings.rate_limit_per_minute
+    return Limits(
+        json_bytes=settings.json_max_bytes,
+        upload_bytes=settings.upload_max_bytes + _FORM_BYTES,
+        bytes_in_flight=settings.bytes_in_flight + _FORM_BYTES,
+        body_grace_seconds=settings.body_seconds,
+        requests_per_second=per_minute / 60 if per_minute else None,
+        burst=max(1, min(per_minute, 60)),
+    )
+
+
+def _access(settings: Settings) -> Access:
+    admin = settings.admin_token
+    if admin is not None and ":" not in admin:
+        admin = f"admin:{admin}"
+    return Access.of(
+        settings.host,
+        tokens=settings.token,
+        admin_tokens=[] if admin is None else [admin],
+        hosts=settings.host_name,
+        origins=settings.origin,
+    )

@@ -25,6 +25,7 @@ from jaxtyping import Float32
 
 from serve import logs
 from serve.metrics import Metrics
+from serve.problems import Problem
 from xmodal.audio import AudioInfo, AudioLimits, DecoderFailedError, IsolatedDecoder
 from xmodal.errors import AudioError, AudioTooLargeError
 
@@ -32,18 +33,14 @@ GIB = 1024**3
 _CHUNK_BYTES = 1 << 20
 _FOLDER_PREFIX = "xmodal-uploads-"
 _LOCK = "lock"
+_RETRY = {"Retry-After": "2"}
 
 
-class OverloadedError(Exception):
-    """There is no room for more work now.
+class OverloadedError(Problem):
+    """There is no room for more work now."""
 
-    Attributes:
-        retry_seconds: When to try again.
-    """
-
-    def __init__(self, detail: str, retry_seconds: int = 2) -> None:
-        super().__init__(detail)
-        self.retry_seconds = retry_seconds
+    def __init__(self, detail: str) -> None:
+        super().__init__(429, detail, kind="queue-full", headers=_RETRY)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +99,17 @@ class DecoderPool:
         loop = asyncio.get_running_loop()
         await asyncio.gather(*(loop.run_in_executor(self._threads, decoder.start) for decoder in list(self._all)))
 
-    async def decode(self, path: str | os.PathLike[str], sample_rate: int, *, name: str) -> Decoded:
-        """Decode a whole file.
+    async def decode(
+        self,
+        path: str | os.PathLike[str],
+        sample_rate: int,
+        *,
+        name: str,
+        limits: AudioLimits | None = None,
+        start_seconds: float = 0.0,
+        end_seconds: float | None = None,
+    ) -> Decoded:
+        """Decode a file, or a part of one.
 
         If the caller is cancelled, the child is ended at once.
 
@@ -111,14 +117,18 @@ class DecoderPool:
             path: The file.
             sample_rate: Of the samples, in Hz.
             name: What errors call the file.
+            limits: What the file, or its part, may be; None: those of the pool.
+            start_seconds: Where the part begins.
+            end_seconds: Where it ends; None: where the file ends.
 
         Raises:
             AudioTooLargeError: If the file is beyond the limits.
             AudioError: If it gives no honest samples, takes too long, crashes its decoder or needs too much memory.
-            OverloadedError: If too many files wait already, or the pool is closed.
+            OverloadedError: If too many files wait already.
+            Problem: 503 if the pool is closed.
         """
         if self._closed:
-            raise OverloadedError("the server is shutting down")
+            raise Problem(503, "the server is stopping; ask again in a moment", kind="draining")
         if self._free.empty() and self._waiting_now >= self.waiting:
             raise OverloadedError(f"{self._waiting_now} audio files wait to be decoded already; try again in a moment")
         self._waiting_now += 1
@@ -127,7 +137,14 @@ class DecoderPool:
         finally:
             self._waiting_now -= 1
         work = asyncio.get_running_loop().run_in_executor(
-            self._threads, decoder.load_within, os.fspath(path), sample_rate, self.limits
+            self._threads,
+            lambda: decoder.load_within(
+                os.fspath(path),
+                sample_rate,
+                limits or self.limits,
+                start_seconds=start_seconds,
+                end_seconds=end_seconds,
+            ),
         )
         before = decoder.timeouts, decoder.crashes
         outcome = "done"

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from starlette.responses import FileResponse
 
-from serve.answers import send_problem
+from serve.problems import Problem, problem_response
 from xmodal.audio import AUDIO_SUFFIXES
-from xmodal.errors import XmodalError
 
 # What browsers play, by suffix; Python's own table depends on the machine. Others are downloaded.
 MEDIA_TYPES = {
@@ -46,7 +45,12 @@ MEDIA_TYPES = {
 }
 
 
-class NotInLibraryError(XmodalError):
+def media_type(path: Path) -> str:
+    """For the Content-Type header."""
+    return MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
+
+
+class NotInLibraryError(Problem):
     """A file that may not be played.
 
     Attributes:
@@ -54,7 +58,7 @@ class NotInLibraryError(XmodalError):
     """
 
     def __init__(self, reason: str) -> None:
-        super().__init__("there is no audio for this track here")
+        super().__init__(404, "there is no audio of this track here", kind="no-audio")
         self.reason = reason
 
 
@@ -90,7 +94,7 @@ class OpenedAudio:
         self.close()
 
 
-class AudioLibrary:
+class Library:
     """Folders whose audio files may be played.
 
     Args:
@@ -140,14 +144,18 @@ class AudioLibrary:
         except NotInLibraryError:
             os.close(descriptor)
             raise
-        return OpenedAudio(descriptor, status, real, MEDIA_TYPES.get(real.suffix.lower(), "application/octet-stream"))
+        return OpenedAudio(descriptor, status, real, media_type(real))
 
-    def has(self, path: str | os.PathLike[str]) -> bool:
-        """Whether :meth:`open` would open it now, by name alone."""
+    def path_of(self, metadata: Mapping[str, Any]) -> Path | None:
+        """The file of a track as its metadata name it, without links; None if it may not be played."""
+        path = metadata.get("path")
+        if not isinstance(path, str):
+            return None
         try:
-            return self._inside(path).is_file()
+            real = self._inside(path)
+            return real if real.is_file() else None
         except (NotInLibraryError, OSError):
-            return False
+            return None
 
     def _inside(self, path: str | os.PathLike[str]) -> Path:
         """The file without links, which lies inside a root and is named like audio."""
@@ -194,7 +202,7 @@ class AudioResponse(FileResponse):
                 await send({"type": "http.response.start", "status": 304, "headers": kept})
                 await send({"type": "http.response.body", "body": b""})
                 return
-            await super().__call__(scope, receive, _Problems(send, self.headers["content-length"]))
+            await super().__call__(scope, receive, _Problems(receive, send, self.headers["content-length"]))
         finally:
             self._opened.close()
 
@@ -202,15 +210,16 @@ class AudioResponse(FileResponse):
 class _Problems:
     """ASGI's send, which makes problem documents of the plain refusals of Starlette's answer to a range."""
 
-    def __init__(self, send: Any, size: str) -> None:
-        self._send, self._size, self._replaced = send, size, False
+    def __init__(self, receive: Any, send: Any, size: str) -> None:
+        self._receive, self._send, self._size, self._replaced = receive, send, size, False
 
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start" and message["status"] in (400, 416):
             self._replaced = True
-            wrong = [(b"content-range", f"bytes */{self._size}".encode())] if message["status"] == 416 else []
-            detail = f"The range cannot be served; the file has {self._size} bytes. Write it as bytes=FIRST-LAST."
-            await send_problem(self._send, message["status"], detail, wrong)
+            detail = f"the range cannot be served, the file has {self._size} bytes; write it as bytes=FIRST-LAST"
+            headers = {"Content-Range": f"bytes */{self._size}"} if message["status"] == 416 else {}
+            response = problem_response(message["status"], detail, kind="range", headers=headers)
+            await response({"type": "http"}, self._receive, self._send)
         elif not self._replaced:
             await self._send(message)
 

@@ -7,15 +7,16 @@ given up, and so is one for which there is no room beside the others that are un
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from serve.access import Access, Caller, RefusedError
-from serve.answers import send_problem
 from serve.metrics import Metrics
 from serve.observed import Observed
+from serve.problems import problem_response
 from serve.rates import TokenBuckets, client_key
 
 Scope = dict[str, Any]
@@ -117,14 +118,14 @@ class Guard:
         if asked > limits.query_bytes:
             raise RefusedError(
                 414,
-                "query",
-                f"The address has {asked} bytes, more than {limits.query_bytes}; send long queries by POST.",
+                "too-large",
+                f"the address has {asked} bytes, more than {limits.query_bytes}; send long queries by POST",
             )
         if head.size > limits.header_bytes:
-            raise RefusedError(431, "headers", f"The headers have {head.size} bytes, more than {limits.header_bytes}.")
+            raise RefusedError(431, "too-large", f"the headers have {head.size} bytes, more than {limits.header_bytes}")
         longest = self._longest_body(scope, head)
         if head.length is not None and head.length > longest:
-            raise RefusedError(413, "body", _too_large(longest))
+            raise RefusedError(413, "too-large", _too_large(longest))
 
     def _longest_body(self, scope: Scope, head: _Head) -> int:
         upload = head.content_type.startswith(b"multipart/form-data") and scope["path"] in self.limits.upload_paths
@@ -136,9 +137,8 @@ class Guard:
         if self._buckets is not None and not self.access.is_open(scope["path"]):
             wait = self._buckets.take(client_key(caller.name), time.monotonic())
             if wait > 0:
-                retry = (b"retry-after", str(max(1, round(wait + 0.5))).encode())
-                detail = f"There have been too many requests from {caller.name}; try again in {wait:.1f} s."
-                raise RefusedError(429, "rate", detail, (retry,))
+                detail = f"there have been too many requests from {caller.name}; try again in {wait:.1f} s"
+                raise RefusedError(429, "rate-limit", detail, {"Retry-After": str(math.ceil(wait))})
         return caller
 
     async def _run(self, scope: Scope, body: _Body, send: Any) -> None:
@@ -162,9 +162,11 @@ class Guard:
             await self._refuse(send, body.refusal)
 
     async def _refuse(self, send: Any, refusal: RefusedError) -> None:
-        self.metrics.refused.labels(refusal.reason).inc()
+        self.metrics.refused(refusal.kind)
         # Else the server would go on reading what is not wanted.
-        await send_problem(send, refusal.status, refusal.detail, (*refusal.headers, (b"connection", b"close")))
+        headers = {**refusal.headers, "Connection": "close"}
+        response = problem_response(refusal.status, refusal.detail, kind=refusal.kind, headers=headers)
+        await response({"type": "http"}, _nothing, send)
 
     def _reserve(self, count: int) -> bool:
         if self._in_flight + count > self.limits.bytes_in_flight:
@@ -219,15 +221,15 @@ class _Body:
             async with asyncio.timeout(by - time.monotonic()):
                 message = await self._receive()
         except TimeoutError:
-            raise self._refused(408, "slow", "The body of the request came too slowly and was given up.") from None
+            raise self._refused(408, "slow", "the body of the request came too slowly and was given up") from None
         if message["type"] != "http.request":
             return message
         chunk = len(message.get("body", b""))
         if self._bytes + chunk > self._longest:
-            raise self._refused(413, "body", _too_large(self._longest))
+            raise self._refused(413, "too-large", _too_large(self._longest))
         if chunk and not self._guard._reserve(chunk):
             raise self._refused(
-                429, "room", "Too many uploads are under way; try again in a moment.", retry=_RETRY_SECONDS
+                429, "queue-full", "too many uploads are under way; try again in a moment", retry=_RETRY_SECONDS
             )
         self._bytes += chunk
         self._over = not message.get("more_body", False)
@@ -237,15 +239,18 @@ class _Body:
         """The request is over, and its bytes are free for others."""
         self._guard._release(self._bytes)
 
-    def _refused(self, status: int, reason: str, detail: str, *, retry: int | None = None) -> RefusedError:
-        headers = () if retry is None else ((b"retry-after", str(retry).encode()),)
-        self.refusal = RefusedError(status, reason, detail, headers)
+    def _refused(self, status: int, kind: str, detail: str, *, retry: int | None = None) -> RefusedError:
+        self.refusal = RefusedError(status, kind, detail, {} if retry is None else {"Retry-After": str(retry)})
         return self.refusal
+
+
+async def _nothing() -> dict[str, Any]:
+    return {"type": "http.disconnect"}
 
 
 def _too_large(longest: int) -> str:
     size = f"{longest / MIB:g} MiB" if longest >= MIB else f"{longest} bytes"
-    return f"The body of the request is larger than {size}; send less at once."
+    return f"the body of the request is larger than {size}; send less at once"
 
 
 def install(app: Any, *, limits: Limits, access: Access, metrics: Metrics) -> None:

@@ -35,20 +35,37 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def configure(level: str = "info", stream: IO[str] | None = None) -> None:
-    """Write the server's own log and that of uvicorn as JSON lines, instead of what they wrote to before.
+class Lines(logging.Formatter):
+    """The same facts for people who watch a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record as one line."""
+        when = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
+        facts: dict[str, Any] = dict(getattr(record, _FACTS, {}))
+        if record.exc_info and record.exc_info[1] is not None:
+            facts |= _described(record.exc_info[1], with_message=LOGGER.isEnabledFor(logging.DEBUG))
+        said = " ".join(f"{name}={value}" for name, value in facts.items())
+        line = f"{when} {record.levelname.lower()} {record.getMessage()} {said}".rstrip()
+        return line.encode("unicode_escape").decode("ascii")
+
+
+def configure(level: str = "info", *, form: str = "json", stream: IO[str] | None = None) -> None:
+    """Write the server's own log and that of uvicorn line by line, instead of what they wrote to before.
 
     Args:
         level: "debug", "info", "warning" or "error".
+        form: "json" or "text".
         stream: Where to; by default standard error.
 
     Raises:
-        ValueError: If there is no such level.
+        ValueError: If there is no such level or form.
     """
     if level not in ("debug", "info", "warning", "error"):
         raise ValueError(f"the log level must be debug, info, warning or error, got {level!r}")
+    if form not in ("json", "text"):
+        raise ValueError(f"the log's form must be json or text, got {form!r}")
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(JsonLines() if form == "json" else Lines())
     for name in (LOGGER.name, "uvicorn", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers = [handler] if name != "uvicorn.error" else []

@@ -7,6 +7,8 @@ Each server process has its own figures; several behind a proxy are scraped one 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -21,12 +23,8 @@ class Metrics:
     """The counters of one server; each has a registry of its own, so that two servers in a process do not mix.
 
     Attributes:
-        batch_size: Items in a batch of the model, by kind ("text", "audio").
-        queue_length: Items that wait for a batch now, by kind.
-        decodes: Files decoded, by outcome ("done", "refused", "too_long", "killed", "crashed").
-        decoder_kills: Decoders ended by force, by reason ("time", "left", "closed").
-        cache: Queries whose vector was known ("hit") or not ("miss").
-        refused: Requests turned away before any work, by reason.
+        decodes: Files decoded, by outcome ("done", "refused", "too_large", "timeout", "crashed", "left").
+        decoder_kills: Decoders ended by force, by reason ("time", "left").
         upload_bytes: Bytes of uploads that lie on disk now.
         body_bytes: Bytes of request bodies that are being received or worked on now.
         tracks: Tracks in the catalogue.
@@ -54,14 +52,25 @@ class Metrics:
             registry=self.registry,
         )
         self._under_way = gauge("requests_under_way", "Requests being answered now.")
-        self.batch_size = Histogram(
-            "xmodal_batch_size", "Items in a batch of the model.", ("kind",), buckets=_SIZES, registry=self.registry
-        )
-        self.queue_length = gauge("queue_length", "Items that wait for a batch.", ("kind",))
+        self._batches = {
+            what: Histogram(
+                f"xmodal_batch_{what}",
+                f"{said} of a batch of the model.",
+                ("name",),
+                buckets=buckets,
+                registry=self.registry,
+            )
+            for what, said, buckets in (
+                ("size", "Items", _SIZES),
+                ("seconds", "Time of computing", _SECONDS),
+                ("wait_seconds", "Time that the first item waited", _SECONDS),
+            )
+        }
+        self._watched = gauge("waiting", "What waits now, by queue.", ("queue",))
         self.decodes = counter("decodes", "Audio files decoded.", ("outcome",))
         self.decoder_kills = counter("decoder_kills", "Decoders ended by force.", ("reason",))
-        self.cache = counter("query_cache", "Text queries by whether their vector was known.", ("outcome",))
-        self.refused = counter("refused", "Requests turned away before any work.", ("reason",))
+        self._cache = counter("cache", "Questions to a cache, by whether it knew the answer.", ("name", "outcome"))
+        self._refused = counter("refused", "Requests turned away before any work.", ("reason",))
         self.upload_bytes = gauge("upload_bytes", "Bytes of uploads on disk.")
         self.body_bytes = gauge("body_bytes", "Bytes of request bodies under way.")
         self.tracks = gauge("tracks", "Tracks in the catalogue.")
@@ -86,6 +95,23 @@ class Metrics:
         self._requests.labels(method if method in _METHODS else "other", route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def text(self) -> bytes:
-        """Everything in Prometheus' text format (:data:`CONTENT_TYPE`)."""
-        return generate_latest(self.registry)
+    def batch(self, name: str, size: int, seconds: float, waited_seconds: float) -> None:
+        """The model has computed a batch of a kind ("text", "audio"); its first item had waited."""
+        for what, value in (("size", size), ("seconds", seconds), ("wait_seconds", waited_seconds)):
+            self._batches[what].labels(name).observe(value)
+
+    def watch(self, name: str, value: Callable[[], float]) -> None:
+        """Ask how much waits in a queue whenever the figures are read."""
+        self._watched.labels(name).set_function(value)
+
+    def cache(self, name: str, hit: bool) -> None:
+        """A cache was asked."""
+        self._cache.labels(name, "hit" if hit else "miss").inc()
+
+    def refused(self, reason: str) -> None:
+        """A request was turned away before any work."""
+        self._refused.labels(reason).inc()
+
+    def expose(self) -> tuple[bytes, str]:
+        """Everything in Prometheus' text format, and its content type."""
+        return generate_latest(self.registry), CONTENT_TYPE

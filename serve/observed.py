@@ -6,11 +6,12 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import MutableMapping
 from typing import Any
 
 from serve import logs
-from serve.answers import send_problem
 from serve.metrics import Metrics
+from serve.problems import problem_response
 
 Scope = dict[str, Any]
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -63,7 +64,7 @@ class Observed:
         status = CLIENT_LEFT
         own = [*self._headers, (b"x-request-id", request_id.encode())]
 
-        async def named(message: dict[str, Any]) -> None:
+        async def named(message: MutableMapping[str, Any]) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -77,8 +78,8 @@ class Observed:
             logs.log_error("request failed", error, {"request": request_id})
             if status != CLIENT_LEFT:
                 raise  # half an answer is out: the server must cut the connection
-            detail = f"The server failed on this request; its log has the reason under {request_id}."
-            await send_problem(named, 500, detail)
+            detail = f"the server failed to answer this request; its log says why, under {request_id}"
+            await problem_response(500, detail)({"type": "http"}, receive, named)
         finally:
             seconds = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", None)

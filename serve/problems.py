@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from xmodal.errors import AudioError, XmodalError
+from xmodal.errors import AudioError, AudioTooLargeError, XmodalError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -32,8 +31,6 @@ KINDS: Mapping[int, str] = {
     504: "time-limit",
 }
 """What ``type`` ends in when nothing narrower is said, by status."""
-
-_log = logging.getLogger("serve")
 
 
 class Problem(Exception):  # noqa: N818  (RFC 9457's word)
@@ -86,13 +83,12 @@ def problem_response(
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of the application a problem document."""
+    """Make every error that is expected a problem document; :mod:`serve.observed` does it for the others."""
     app.add_exception_handler(Problem, _of_problem)
     app.add_exception_handler(HTTPException, _of_http)
     app.add_exception_handler(RequestValidationError, _of_validation)
     app.add_exception_handler(AudioError, _of_audio)
     app.add_exception_handler(XmodalError, _of_input)
-    app.add_exception_handler(Exception, _of_accident)
 
 
 async def _of_problem(request: Request, error: Exception) -> Response:
@@ -133,17 +129,12 @@ async def _of_validation(request: Request, error: Exception) -> Response:
 async def _of_audio(request: Request, error: Exception) -> Response:
     assert isinstance(error, AudioError)
     # Where files lie on this machine is nobody's business.
-    return problem_response(422, f"{error.path.name}: {error.reason}", kind="bad-audio", instance=request.url.path)
+    status, kind = (413, "too-large") if isinstance(error, AudioTooLargeError) else (422, "bad-audio")
+    return problem_response(status, f"{error.path.name}: {error.reason}", kind=kind, instance=request.url.path)
 
 
 async def _of_input(request: Request, error: Exception) -> Response:
     return problem_response(422, " ".join(str(error).split()), instance=request.url.path)
-
-
-async def _of_accident(request: Request, error: Exception) -> Response:
-    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    said = "the server failed to answer this request; its log says why"
-    return problem_response(500, said, instance=request.url.path)
 
 
 def _sentence(message: str, context: Mapping[str, Any] | None) -> str:

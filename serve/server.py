@@ -10,6 +10,7 @@ from types import FrameType
 
 import uvicorn
 
+from serve import logs
 from serve.app import create_app
 from serve.service import Service
 from serve.settings import Settings
@@ -42,6 +43,7 @@ async def run(settings: Settings) -> int:
     The first SIGTERM or SIGINT begins the drain: /ready says no at once, the socket closes after
     ``drain_delay_seconds``, and running requests get ``drain_seconds``. A second one does not wait.
     """
+    logs.configure(settings.log_level, form=settings.log_format)
     taken = listen(settings.host, settings.port)
     service = Service(settings)
     config = uvicorn.Config(
@@ -49,6 +51,7 @@ async def run(settings: Settings) -> int:
         access_log=False,
         log_config=None,
         server_header=False,
+        limit_concurrency=settings.connections,
         timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
     )
     server = _Server(config, service)

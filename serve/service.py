@@ -13,6 +13,7 @@ import torch
 
 from serve.batching import Batcher
 from serve.deployed import Deployed, deploy
+from serve.metrics import Metrics
 from serve.problems import Problem
 from serve.settings import Settings
 from serve.texts import TextCache, TextVectors
@@ -35,6 +36,7 @@ class Service:
     Attributes:
         failure: Why loading failed, if it did.
         draining: The server is on its way out.
+        metrics: What is counted.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -42,6 +44,7 @@ class Service:
         if settings.index is None:
             raise ValueError("say which index to serve: --index DIR; xmodal serve without one makes and serves a demo")
         self.index: str = settings.index
+        self.metrics = Metrics()
         self.failure: Exception | None = None
         self.draining = False
         self._current: Running | None = None
@@ -61,6 +64,8 @@ class Service:
         try:
             deployed = await self.in_thread(deploy, self.settings, model=self.settings.model, index=self.index)
             self._current = Running(deployed, self)
+            self.metrics.tracks.set(len(deployed.catalogue))
+            self.metrics.rows.set(len(deployed.index))
         except (XmodalError, ValueError, OSError) as error:
             self.failure = error  # told by who waits for it
         finally:
@@ -132,7 +137,7 @@ class Running:
     def __init__(self, deployed: Deployed, service: Service) -> None:
         self.deployed = deployed
         settings = service.settings
-        embedder = deployed.embedder
+        embedder, metrics = deployed.embedder, service.metrics
 
         def embed(texts: list[str]) -> list[np.ndarray]:
             return list(embedder.embed_queries(texts))
@@ -143,8 +148,12 @@ class Running:
             max_batch=settings.max_batch,
             max_wait_seconds=settings.max_wait_ms / 1000,
             queue=settings.queue,
+            observe=lambda size, seconds, waited: metrics.batch("text", size, seconds, waited),
         )
-        self.texts = TextVectors(deployed.space_id, self._batcher, service._cache)
+        metrics.watch("text", lambda: self._batcher.waiting)
+        self.texts = TextVectors(
+            deployed.space_id, self._batcher, service._cache, observe=lambda hit: metrics.cache("text", hit)
+        )
 
     async def close(self) -> None:
         """End the queue."""

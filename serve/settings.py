@@ -102,14 +102,42 @@ class Settings:
     decoders: int = field(default=2, metadata=_said("processes that decode audio", least=1))
     decode_seconds: float = field(default=30.0, metadata=_said("what decoding one file may take", least=0.1))
 
-    token: tuple[str, ...] = field(default=(), metadata=_said("tokens of clients; without one everybody may ask"))
+    decoder_megabytes: int = field(default=1024, metadata=_said("memory that decoding one file may take", least=16))
+    temporary: Path | None = field(
+        default=None, metadata=_said("the folder for uploads while they are read (default: the system's)")
+    )
+    json_max_bytes: int = field(default=2**20, metadata=_said("bytes of a body that is no upload", least=1))
+    bytes_in_flight: int = field(
+        default=512 * 2**20, metadata=_said("bytes of all bodies under way together, and of uploads on disk", least=1)
+    )
+    body_seconds: float = field(
+        default=20.0, metadata=_said("how long any body may take to come; after that 8 KiB a second", least=0.01)
+    )
+    head_seconds: float = field(
+        default=15.0, metadata=_said("how long the head of a request may take to come", least=0.01)
+    )
+    connections: int = field(
+        default=2048, metadata=_said("connections at a time; beyond that requests are answered 503", least=1)
+    )
+
+    token: tuple[str, ...] = field(
+        default=(),
+        metadata=_said("clients' tokens: TOKEN, NAME:TOKEN or NAME:sha256:HEX; without one everybody may ask"),
+    )
     admin_token: str | None = field(
         default=None, metadata=_said("token for reload (default: only from this machine, if no token is set)")
     )
     rate_limit_per_minute: int = field(
         default=0, metadata=_said("requests of one client a minute; 0 is no limit", least=0)
     )
+    host_name: tuple[str, ...] = field(
+        default=(), metadata=_said("names that the server answers to, besides those of this machine")
+    )
+    origin: tuple[str, ...] = field(
+        default=(), metadata=_said("origins whose pages may use the server, such as https://music.example")
+    )
     log_format: str = field(default="text", metadata=_said("text or json"))
+    log_level: str = field(default="info", metadata=_said("debug, info, warning or error"))
 
     def check(self) -> Settings:
         """This, or a ValueError that says which value is out of range."""
@@ -123,6 +151,13 @@ class Settings:
             raise ValueError(f"port must be below 65536, got {self.port}")
         if self.log_format not in ("text", "json"):
             raise ValueError(f"log_format must be text or json, got {self.log_format!r}")
+        if self.log_level not in ("debug", "info", "warning", "error"):
+            raise ValueError(f"log_level must be debug, info, warning or error, got {self.log_level!r}")
+        if self.bytes_in_flight < max(self.json_max_bytes, self.upload_max_bytes):
+            raise ValueError(
+                f"bytes_in_flight={self.bytes_in_flight} is less than one body may have "
+                f"({max(self.json_max_bytes, self.upload_max_bytes)}); no such body could ever be received"
+            )
         return self
 
 

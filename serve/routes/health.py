@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
 import xmodal
 from serve.problems import Problem
@@ -30,6 +30,14 @@ async def ready(request: Request) -> dict[str, str]:
     if service.draining:
         raise Problem(503, "the server is stopping; send requests to another one", kind="draining")
     return {"status": "ready", "space_id": service.running.deployed.space_id}
+
+
+@router.get("/metrics", tags=["server"], summary="Figures for Prometheus", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """Counters and gauges in Prometheus' text format."""
+    service: Service = request.app.state.service
+    content, media_type = service.metrics.expose()
+    return Response(content, headers={"Content-Type": media_type})
 
 
 @router.get("/v1/info", tags=["server"], summary="What is served, and its limits", response_model=Info)

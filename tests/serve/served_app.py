@@ -18,7 +18,7 @@ async def serving(settings, *, wait=True, **client):
         if wait:
             await app.state.service.wait_ready()
         transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://serve", **client) as found:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1", **client) as found:
             found.service = app.state.service
             yield found
 

@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serve.decoding import DecoderPool, OverloadedError, UploadStore
 from serve.metrics import Metrics
+from serve.problems import Problem
 from xmodal.audio import AudioLimits, load, probe
 from xmodal.errors import AudioError, AudioTooLargeError
 
@@ -56,7 +57,7 @@ def children():
 def counted(metrics):
     return {
         (family.name, *sample.labels.values()): sample.value
-        for family in text_string_to_metric_families(metrics.text().decode())
+        for family in text_string_to_metric_families(metrics.expose()[0].decode())
         for sample in family.samples
         if sample.name.endswith("_total")
     }
@@ -193,7 +194,8 @@ def test_who_leaves_while_waiting_costs_nothing(tmp_path, monkeypatch):
         await asyncio.sleep(0)
         with pytest.raises(OverloadedError, match="2 audio files wait") as refused:
             await pool.decode(good, 8000, name="c")
-        assert refused.value.retry_seconds >= 1
+        assert refused.value.status == 429
+        assert int(refused.value.headers["Retry-After"]) >= 1
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
@@ -218,7 +220,7 @@ def test_closing_ends_children_that_work(tmp_path, monkeypatch):
         await pool.close()
         with pytest.raises(AudioError, match="given up"):
             await task
-        with pytest.raises(OverloadedError, match="shutting down"):
+        with pytest.raises(Problem, match="stopping"):
             await pool.decode(hang, 8000, name="a")
 
     asyncio.run(main())

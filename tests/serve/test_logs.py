@@ -24,7 +24,7 @@ def lines():
     names = (logs.LOGGER.name, "uvicorn", "uvicorn.error", "uvicorn.access")
     before = [(logging.getLogger(name), logging.getLogger(name).__dict__.copy()) for name in names]
     stream = io.StringIO()
-    logs.configure("info", stream)
+    logs.configure("info", stream=stream)
     yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
     for logger, state in before:
         logger.__dict__.update(state)

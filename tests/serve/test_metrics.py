@@ -14,7 +14,7 @@ from serve.observed import Observed
 def samples(metrics):
     return {
         (sample.name, *sorted(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(metrics.text().decode())
+        for family in text_string_to_metric_families(metrics.expose()[0].decode())
         for sample in family.samples
     }
 

@@ -121,14 +121,26 @@ class AudioLimits:
 
 
 def load_within(
-    audio: AudioLike, sample_rate: int, limits: AudioLimits
+    audio: AudioLike,
+    sample_rate: int,
+    limits: AudioLimits,
+    *,
+    start_seconds: float = 0.0,
+    end_seconds: float | None = None,
 ) -> tuple[AudioInfo, Float[np.ndarray, " samples"]]:
     """What :func:`probe` and :func:`load` give, read in one go: what a file declares is refused before it is decoded.
 
-    Where a file declares no length, its frames are counted as they are decoded.
+    Where a file declares no length, its frames are counted as they are decoded, as far as it is read.
+
+    Args:
+        audio: As for :func:`load`.
+        sample_rate: As for :func:`load`.
+        limits: What the file may be; of a part, its length.
+        start_seconds: Where to begin.
+        end_seconds: Where to end; None, or beyond the file, means its end.
 
     Raises:
-        ValueError: If ``sample_rate`` is out of range.
+        ValueError: If an argument is out of range.
         AudioTooLargeError: If the file is beyond the limits, or turns out to be while it is decoded.
         AudioError: As :func:`load`.
     """
@@ -144,10 +156,11 @@ def load_within(
                 raise AudioTooLargeError(place_of(audio), f"has {value} {name}, more than the limit of {limit}")
 
     sample_rate = _checked_rate(sample_rate)
-    blocks = list(_stream(audio, sample_rate, 0, None, limits.seconds, admit))
+    start, stop = _span(start_seconds, end_seconds, sample_rate)
+    blocks = list(_stream(audio, sample_rate, start, stop, limits.seconds, admit))
     samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
     source = opened[0]
-    frames = source.declared_frames or round(len(samples) * source.sample_rate / sample_rate)
+    frames = source.declared_frames or round((start + len(samples)) * source.sample_rate / sample_rate)
     info = AudioInfo(source.sample_rate, source.channels, frames, frames / source.sample_rate, source.format)
     return info, samples
 
@@ -180,12 +193,7 @@ def windows(
             after good windows: who catches the error must set the whole file aside.
     """
     sample_rate = _checked_rate(sample_rate)
-    start = _to_samples("start_seconds", start_seconds, sample_rate)
-    stop = None
-    if end_seconds is not None:
-        stop = _to_samples("end_seconds", end_seconds, sample_rate)
-        if stop <= start:
-            raise ValueError(f"end_seconds must be after start_seconds={start_seconds}, got {end_seconds}")
+    start, stop = _span(start_seconds, end_seconds, sample_rate)
     # Asked for here because a generator would refuse a bad policy or limit only when its first window is taken.
     policy.hop_samples(sample_rate)
     policy.window_samples(sample_rate)
@@ -276,6 +284,16 @@ def _checked_rate(sample_rate: int) -> int:
 def _check_limit(max_seconds: float | None) -> None:
     if max_seconds is not None and not max_seconds > 0:
         raise ValueError(f"max_seconds must be a positive number of seconds, or None for no limit, got {max_seconds}")
+
+
+def _span(start_seconds: float, end_seconds: float | None, sample_rate: int) -> tuple[int, int | None]:
+    start = _to_samples("start_seconds", start_seconds, sample_rate)
+    if end_seconds is None:
+        return start, None
+    stop = _to_samples("end_seconds", end_seconds, sample_rate)
+    if stop <= start:
+        raise ValueError(f"end_seconds must be after start_seconds={start_seconds}, got {end_seconds}")
+    return start, stop
 
 
 def _to_samples(name: str, seconds: float, sample_rate: int) -> int:

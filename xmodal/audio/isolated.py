@@ -104,14 +104,21 @@ class IsolatedDecoder:
         return self._ask("load", audio, (sample_rate,), options)[1]
 
     def load_within(
-        self, audio: AudioLike, sample_rate: int, limits: AudioLimits
+        self,
+        audio: AudioLike,
+        sample_rate: int,
+        limits: AudioLimits,
+        *,
+        start_seconds: float = 0.0,
+        end_seconds: float | None = None,
     ) -> tuple[AudioInfo, Float[np.ndarray, " samples"]]:
         """What :func:`xmodal.audio.load_within` gives.
 
         Raises:
             AudioError: Also if the file took too long, crashed the decoder or needed too much memory.
         """
-        facts, samples = self._ask("load_within", audio, (sample_rate, limits), {})
+        options = {"start_seconds": start_seconds, "end_seconds": end_seconds}
+        facts, samples = self._ask("load_within", audio, (sample_rate, limits), options)
         # Also NaN fails this, which load_within itself never gives.
         if len(samples) == 0 or not (samples.min() >= -1 and samples.max() <= 1):
             raise self._senseless(audio)
