@@ -1,18 +1,19 @@
 """Searches a second and recall of every engine, what xmodal adds to FAISS, and peers, in one run.
 
     python benchmarks/index.py --quick                            # 20,000 x 256: under a minute
-    python benchmarks/index.py --keep rows.jsonl                  # 100,000 x 512: five minutes on two cores
-    python benchmarks/index.py --rows 1000000 --keep rows.jsonl   # up to seven minutes an engine; 8 GB of memory
+    python benchmarks/index.py                                    # 100,000 x 512: ten minutes on two cores
+    python benchmarks/index.py --rows 1000000 --folder DIR        # up to seven minutes an engine; 8 GB of memory
     python benchmarks/index.py --only pgvector,milvus             # some of the engines
+    python benchmarks/index.py --folder DIR --build-only          # now build, and measure later on a quiet machine
 
 The vectors are clustered, as music is: tracks scatter around as many centres as the root of their number. Recall@10 is
 against comparing all rows. "batch" is all queries at once on all cores, "one" a query at a time. flat, hnsw and ivf are
 xmodal's (``auto`` takes hnsw at these sizes), pgvector and milvus are xmodal's engines on servers from wheels; usearch,
 LanceDB and sentence-transformers' ``semantic_search`` are peers. What is not installed is left out.
 
-Each engine runs in a process of its own that is stopped after ``--limit`` seconds of building. With ``--keep`` what
-was measured is not measured again, and the claims are made of all of it. The overhead is xmodal's time over that of the
-same FAISS index asked directly with the same parameters: the median of turns in which both take part.
+Each engine is built in a process of its own that is stopped after ``--limit`` seconds, and measured in another. What
+is built, and what was measured, stays in ``--folder`` and is not done again. The overhead is xmodal's time over that of
+the same FAISS index asked directly with the same parameters: the median of turns in which both take part.
 """
 
 from __future__ import annotations
@@ -21,17 +22,19 @@ import argparse
 import json
 import multiprocessing
 import os
+import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xmodal.embeddings import Embeddings
-from xmodal.index import Index, build_index
+from xmodal.index import Index, build_index, load_index
 
 SPACE, K = "0123456789abcdef", 10
 OURS, SERVERS, PEERS = ("flat", "hnsw", "ivf"), ("pgvector", "milvus"), ("usearch", "LanceDB", "semantic_search")
@@ -104,94 +107,120 @@ def overhead(mine: Callable[[np.ndarray], object], raw: Callable[[np.ndarray], o
     return statistics.median(ratios)
 
 
-def of_xmodal(kind: str, vectors: np.ndarray, where: str) -> Index:
-    embeddings = Embeddings([str(row) for row in range(len(vectors))], vectors, SPACE)
-    if kind == "pgvector":
-        import pgserver
+def build(name: str, vectors: np.ndarray, place: Path) -> None:
+    """Make the index of an engine in a folder that is empty."""
+    if name == "usearch":
+        from usearch.index import Index as Usearch
 
-        os.environ["XDG_RUNTIME_DIR"] = where
-        server = pgserver.get_server(Path(where) / "data", cleanup_mode="stop")
-        return build_index(embeddings, "postgres", url=server.get_uri(), collection="bench")
-    if kind == "milvus":
-        return build_index(embeddings, "milvus", url=f"milvus://{where}/bench.db", collection="bench")
-    return build_index(embeddings, kind)
+        # The same graph as hnsw's: links, and how many candidates are looked at when it is built and asked.
+        index = Usearch(
+            ndim=vectors.shape[1], metric="ip", dtype="f32", connectivity=32, expansion_add=80, expansion_search=64
+        )
+        index.add(np.arange(len(vectors)), vectors)
+        index.save(str(place / "index.usearch"))
+    elif name == "LanceDB":
+        import lancedb
+        import pyarrow as pa
 
-
-def usearch(vectors: np.ndarray, where: str) -> Search:
-    from usearch.index import Index as Usearch
-
-    # The same graph as hnsw's: links, and how many candidates are looked at when it is built and asked.
-    index = Usearch(
-        ndim=vectors.shape[1], metric="ip", dtype="f32", connectivity=32, expansion_add=80, expansion_search=64
-    )
-    index.add(np.arange(len(vectors)), vectors)
-    return lambda asked: np.asarray(index.search(asked, K).keys).reshape(len(asked), K)
-
-
-def lance(vectors: np.ndarray, where: str) -> Search:
-    import lancedb
-    import pyarrow as pa
-
-    lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
-    table = lancedb.connect(where).create_table("rows", pa.table({"row": np.arange(len(vectors)), "vector": lists}))
-    table.create_index("vector", config=lancedb.index.IvfPq(distance_type="dot"))
-
-    def search(asked: np.ndarray) -> np.ndarray:
-        found = []
-        for query in asked:
-            hits = table.search(query).distance_type("dot").nprobes(20).refine_factor(10).limit(K).to_arrow()
-            found.append((hits["row"].to_pylist() + [-1] * K)[:K])
-        return np.array(found)
-
-    return search
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+        table = lancedb.connect(place).create_table("rows", pa.table({"row": np.arange(len(vectors)), "vector": lists}))
+        table.create_index("vector", config=lancedb.index.IvfPq(distance_type="dot"))
+    elif name == "semantic_search":
+        import_semantic_search()  # there is nothing to build
+    else:
+        embeddings = Embeddings([str(row) for row in range(len(vectors))], vectors, SPACE)
+        if name in OURS:
+            build_index(embeddings, name).save(place)
+        else:
+            with server(name, place) as url:
+                kind = "postgres" if name == "pgvector" else name
+                build_index(embeddings, kind, url=url, collection="bench").close()
 
 
-def semantic(vectors: np.ndarray, where: str) -> Search:
-    import torch
+@contextmanager
+def opened(name: str, vectors: np.ndarray, place: Path) -> Iterator[tuple[Search, Index | None]]:
+    """What :func:`build` made, ready to be asked; and the index, if it is xmodal's."""
+    if name == "usearch":
+        from usearch.index import Index as Usearch
 
+        other = Usearch.restore(str(place / "index.usearch"))
+        other.expansion_search = 64
+        yield lambda asked: np.asarray(other.search(asked, K).keys).reshape(len(asked), K), None
+    elif name == "LanceDB":
+        import lancedb
+
+        table = lancedb.connect(place).open_table("rows")
+
+        def lance(asked: np.ndarray) -> np.ndarray:
+            found = []
+            for query in asked:
+                hits = table.search(query).distance_type("dot").nprobes(20).refine_factor(10).limit(K).to_arrow()
+                found.append((hits["row"].to_pylist() + [-1] * K)[:K])
+            return np.array(found)
+
+        yield lance, None
+    elif name == "semantic_search":
+        import torch
+
+        dot_score, semantic_search = import_semantic_search()
+        corpus = torch.from_numpy(vectors)
+
+        def semantic(asked: np.ndarray) -> np.ndarray:
+            hits = semantic_search(torch.from_numpy(asked), corpus, top_k=K, score_function=dot_score)
+            return np.array([[hit["corpus_id"] for hit in found] for found in hits])
+
+        yield semantic, None
+    else:
+        with nullcontext(str(place)) if name in OURS else server(name, place) as where:
+            index = load_index(where if name in OURS else f"{where}{'&' if '?' in where else '?'}collection=bench")
+
+            def mine(asked: np.ndarray) -> np.ndarray:
+                return index.search(asked, K, space_id=SPACE)[1]
+
+            yield mine, index
+            index.close()
+
+
+def import_semantic_search() -> tuple[Any, Any]:
     import xmodal.compat  # noqa: F401  (sentence_transformers imports torchaudio)
 
     # isort: split
     from sentence_transformers.util import dot_score, semantic_search
 
-    corpus = torch.from_numpy(vectors)
-
-    def search(asked: np.ndarray) -> np.ndarray:
-        hits = semantic_search(torch.from_numpy(asked), corpus, top_k=K, score_function=dot_score)
-        return np.array([[hit["corpus_id"] for hit in found] for found in hits])
-
-    return search
+    return dot_score, semantic_search
 
 
-MADE = {"usearch": usearch, "LanceDB": lance, "semantic_search": semantic}
+@contextmanager
+def server(name: str, place: Path) -> Iterator[str]:
+    """The address of a database in a folder."""
+    if name == "milvus":
+        yield f"milvus://{place}/bench.db"
+        return
+    import pgserver
+
+    place.chmod(0o755)  # started by root, PostgreSQL becomes another user
+    running = pgserver.get_server(place / "data", cleanup_mode="stop")
+    yield running.get_uri()
+    running.cleanup()
 
 
-def measured(name: str, vectors: np.ndarray, queries: np.ndarray, truth: np.ndarray, told: Any) -> None:
-    """In a process of its own: build, then search; what comes of it goes into the pipe."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as where:
-        Path(where).chmod(0o755)  # a server that is started by root becomes another user
-        begun, line = time.perf_counter(), {"engine": name}
-        try:
-            if name in MADE:
-                search = MADE[name](vectors, where)
-            else:
-                index = of_xmodal(name, vectors, where)
+def built(name: str, vectors: np.ndarray, place: Path, told: Any) -> None:
+    begun = time.perf_counter()
+    try:
+        build(name, vectors, place)
+    except ImportError as error:
+        told.send({"note": f"{error.name} is not installed"})
+    else:
+        told.send({"build_seconds": round(time.perf_counter() - begun, 1)})
 
-                def search(asked: np.ndarray) -> np.ndarray:
-                    return index.search(asked, K, space_id=SPACE)[1]
-        except ImportError as error:
-            told.send({**line, "note": f"{error.name} is not installed"})
-            return
-        line["build_seconds"] = round(time.perf_counter() - begun, 1)
-        told.send("built")
-        line["recall"] = round(recall(search(queries), truth), 4)
-        line["one"] = round(one_by_one(search, queries), 1)
+
+def measured(name: str, vectors: np.ndarray, place: Path, told: Any, queries: np.ndarray, truth: np.ndarray) -> None:
+    with opened(name, vectors, place) as (search, index):
+        line = {"recall": round(recall(search(queries), truth), 4), "one": round(one_by_one(search, queries), 1)}
         line["batch"] = round(rate(search, queries if line["one"] > 200 else queries[:50]), 1)
-        if name in OURS:
+        if name in OURS and index is not None:
             line["overhead"] = round(overhead(search, raw_search(index), queries), 4)
         told.send(line)
-        if name in SERVERS:
-            index.close()
 
 
 def true_rows(vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
@@ -206,21 +235,19 @@ def true_rows(vectors: np.ndarray, queries: np.ndarray) -> np.ndarray:
     return np.take_along_axis(np.concatenate(rows, axis=1), np.argsort(-together, axis=1)[:, :K], axis=1)
 
 
-def run(name: str, limit: float, *given: np.ndarray) -> dict[str, Any]:
-    """One engine in a fresh process, which takes its memory away with it."""
+def run(what: Callable[..., None], limit: float, *given: Any) -> dict[str, Any]:
+    """A step in a process of its own, which takes its memory away with it."""
     fork = multiprocessing.get_context("fork")
     mine, theirs = fork.Pipe()
-    process = fork.Process(target=measured, args=(name, *given, theirs))
+    process = fork.Process(target=what, args=(*given[:3], theirs, *given[3:]))
     process.start()
     theirs.close()
     try:
-        if not mine.poll(limit):
-            return {"engine": name, "note": f"not built within {limit:g} s"}
-        said = mine.recv()
-        return mine.recv() if said == "built" else said
+        return mine.recv() if mine.poll(limit) else {"note": f"not done within {limit:g} s"}
     except EOFError:
-        return {"engine": name, "note": "failed"}
+        return {"note": "failed"}
     finally:
+        process.join(10)
         process.terminate()
         process.join()
 
@@ -257,38 +284,52 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=500)
     parser.add_argument("--only", default=",".join((*OURS, *PEERS, *SERVERS)), help="engines, with commas")
     parser.add_argument("--limit", type=float, default=420.0, help="seconds that a build may take")
-    parser.add_argument("--keep", type=Path, metavar="FILE.jsonl", help="where results are kept")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="where indexes and results are kept")
+    parser.add_argument("--build-only", action="store_true", help="leave measuring to a later call")
     args = parser.parse_args()
     rows, dim = args.rows or (20_000 if args.quick else 100_000), args.dim or (256 if args.quick else 512)
-    size = f"{rows:,} x {dim}"
-    kept = []
-    if args.keep is not None and args.keep.exists():
-        kept = [json.loads(line) for line in args.keep.read_text().splitlines()]
-    lines = {line["engine"]: line for line in kept if line["size"] == size}
     asked = args.only.split(",")
     if unknown := {*asked} - {*OURS, *PEERS, *SERVERS}:
         parser.error(f"no engine {', '.join(unknown)}; there are {', '.join((*OURS, *PEERS, *SERVERS))}")
-    missing = [name for name in asked if name not in lines]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+        folder = Path(args.folder or temporary) / f"{rows}x{dim}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for one in compared(asked, rows, dim, args, folder):
+            print(json.dumps(one))
+
+
+def compared(asked: list[str], rows: int, dim: int, args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    size = f"{rows:,} x {dim}"
+    lines = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
     threads = os.environ.get("OMP_NUM_THREADS", "as many as cores")
     print(f"{size}, k = {K}, {len(os.sched_getaffinity(0))} cores, threads: {threads}")
     print(f"  {'engine':16} {'build s':>10} {'batch QPS':>10} {'one QPS':>10} {'recall@10':>9} {'/ FAISS':>8}")
-    if missing:
+    if any(name not in lines or not {"note", "one"} & lines[name].keys() for name in asked):
         vectors, queries = clustered(rows, args.queries, dim)
-        truth = true_rows(vectors, queries)
+        known = folder / f"truth-{args.queries}.npy"
+        if not known.exists():
+            np.save(known, true_rows(vectors, queries))
+        truth = np.load(known)
     for name in asked:
-        if name in missing:
-            lines[name] = {"size": size, **run(name, args.limit, vectors, queries, truth)}
-            if args.keep is not None and "not installed" not in lines[name].get("note", ""):
-                with args.keep.open("a") as file:
-                    file.write(json.dumps(lines[name]) + "\n")
-        show(lines[name])
-    for one in claims_of(lines, size):
-        print(json.dumps(one))
+        place = folder / name
+        if name not in lines:
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
+            lines[name] = run(built, args.limit, name, vectors, place)
+        line = lines[name]
+        if not args.build_only and not {"note", "one"} & line.keys():
+            line |= run(measured, args.limit, name, vectors, place, queries, truth)
+        if "not installed" not in line.get("note", ""):
+            (folder / f"{name}.json").write_text(json.dumps(line))
+        line["engine"] = name
+        show(line)
+    return claims_of(lines, size)
 
 
 def show(line: dict[str, Any]) -> None:
-    if "note" in line:
-        print(f"  {line['engine']:16} {line['note']}", flush=True)
+    if "one" not in line:
+        said = line.get("note") or f"built in {line['build_seconds']:.1f} s"
+        print(f"  {line['engine']:16} {said}", flush=True)
         return
     beside = f"{line['overhead']:8.3f}" if "overhead" in line else ""
     print(

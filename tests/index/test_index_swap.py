@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -185,6 +187,21 @@ def test_the_same_commands_work_on_a_database(engine, request, collection, tmp_p
     index.close()
     code, _, err = run(capsys, "index", "info", url)
     assert (code, "there is no collection" in err) == (2, True)
+
+
+def test_a_collection_in_a_file_is_there_for_the_next_process(tmp_path):
+    pytest.importorskip("milvus_lite")
+    export(30).save(tmp_path / "a.parquet")
+    url, folder = f"milvus://{tmp_path}/rows.db?collection=mine", tmp_path / "pointer"
+    for words in (
+        ["build", str(tmp_path / "a.parquet"), "--engine", url, "--out", str(folder)],
+        ["remove", str(folder), "t4"],
+        ["info", url, "--json"],
+    ):  # fmt: skip
+        code = f"from xmodal.cli import main; raise SystemExit(main(['index', *{words!r}]))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["count"] == 29
 
 
 @pytest.mark.parametrize("engine", ["postgres", "milvus"])

@@ -58,12 +58,22 @@ class _Milvus:
         self._types: Any = DataType
         self._table, self._name = f"xmodal_{collection}", collection
         self._writing = threading.Lock()
+        self._loaded: set[str] = set()
 
     def facts(self) -> dict[str, Any] | None:
-        if not self._client.has_collection(_REGISTRY):
+        if not self._load(_REGISTRY):
             return None
         found = self._client.get(_REGISTRY, ids=[self._name], output_fields=["facts"])
+        if found:
+            self._load(self._table)
         return dict(found[0]["facts"]) if found else None
+
+    def _load(self, name: str) -> bool:
+        """Bring a collection into Milvus's memory, where a server or file that was started again does not have it."""
+        if name not in self._loaded and self._client.has_collection(name):
+            self._client.load_collection(name)
+            self._loaded.add(name)
+        return name in self._loaded
 
     def create(self, facts: dict[str, Any], dim: int) -> None:
         kinds, client = self._types, self._client
@@ -94,6 +104,7 @@ class _Milvus:
 
     def drop(self) -> None:
         self._client.drop_collection(self._table)
+        self._loaded.discard(self._table)
         self._client.delete(_REGISTRY, ids=[self._name])
 
     def count(self) -> int:
