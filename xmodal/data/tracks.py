@@ -54,6 +54,11 @@ class Caption:
         if self.requires is not None:
             object.__setattr__(self, "requires", frozenset(_tag_key(tag) for tag in self.requires))
 
+    @cached_property
+    def words(self) -> str:
+        """The text in the form in which texts are compared; every step asks for those of all captions of its tracks."""
+        return words_key(self.text)
+
 
 @dataclass(frozen=True)
 class Track:
@@ -154,12 +159,19 @@ class Track:
             kind: Its kind; None looks in all kinds, and then the tag is absent if a kind denies it, or if every
                 kind that the track has is labelled in full.
         """
+        return self._says_of(words_key(tag), kind)
+
+    def _says_of(self, key: str, kind: str | None) -> bool | None:
+        """As :meth:`has_tag`, of a tag in the form in which tags are compared."""
         present, absent, full = self._labels
-        key = words_key(tag)
-        kinds = {*present, *absent} if kind is None else {kind}
-        if any(key in present.get(name, ()) for name in kinds):
+        if kind is not None:  # a step asks this of every track and prompt of its batch
+            if key in present.get(kind, ()):
+                return True
+            return False if kind in full or key in absent.get(kind, ()) else None
+        kinds = present.keys() | absent.keys()
+        if any(key in names for names in present.values()):
             return True
-        if any(key in absent.get(name, ()) for name in kinds):
+        if any(key in names for names in absent.values()):
             return False
         return False if kinds and kinds <= full else None
 
@@ -207,7 +219,8 @@ def tag_matrices(
     Returns:
         Labels and valid; where valid is False, the label is False and means nothing.
     """
-    said = [[track.has_tag(name, kind) for kind, name in tags] for track in tracks]
+    columns = [(words_key(name), kind) for kind, name in tags]
+    said = [[track._says_of(key, kind) for key, kind in columns] for track in tracks]
     shape = (len(tracks), len(tags))
     labels = torch.tensor([[answer is True for answer in row] for row in said], dtype=torch.bool).reshape(shape)
     valid = torch.tensor([[answer is not None for answer in row] for row in said], dtype=torch.bool).reshape(shape)
@@ -266,7 +279,7 @@ def relevance_matrix(
     for row, track in enumerate(tracks):
         rows_of_id.setdefault(track.id, []).append(row)
         for caption in track.captions:
-            rows_of_words.setdefault(words_key(caption.text), []).append(row)
+            rows_of_words.setdefault(caption.words, []).append(row)
         for tag in track.all_tags:
             if tag not in has_tag:
                 has_tag[tag] = np.zeros(len(tracks), dtype=bool)
@@ -277,7 +290,7 @@ def relevance_matrix(
     for right, text, owner in zip(by_text, texts, owners, strict=True):
         if text.requires:
             right |= np.logical_and.reduce([has_tag.get(tag, nobody) for tag in text.requires])
-        right[rows_of_words.get(words_key(text.text), [])] = True
+        right[rows_of_words.get(text.words, [])] = True
         if isinstance(owner, str):
             right[rows_of_id.get(owner, [])] = True
         elif owner is not None:

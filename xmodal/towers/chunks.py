@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -41,6 +44,14 @@ class Chunker:
         if not 0 <= overlap < room:
             raise ValueError(f"chunk_overlap must be from 0 to {room - 1} for chunks of {room} tokens, got {overlap}")
         self.overlap = overlap
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of all that the tokenizer knows; made once, since every checkpoint asks."""
+        known = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        for transient in ("truncation", "padding"):  # left there by the last call; not what the tokenizer knows
+            known.pop(transient, None)
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
     def __call__(self, texts: Sequence[str], prompt: str = "") -> TextBatch:
         """Cut texts into chunks; ``inputs["chunk_weight"]`` counts the new tokens of each.

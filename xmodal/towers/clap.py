@@ -8,8 +8,6 @@ Models with feature fusion hear every window as "not longer", which is what thei
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -173,12 +171,9 @@ class ClapTextTower(TextTower):
 
     def identity(self) -> dict[str, Any]:
         """The tokenizer, the network's sizes and how long texts are cut."""
-        tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str())
-        for transient in ("truncation", "padding"):  # left there by the last call; not what the tokenizer knows
-            tokenizer.pop(transient, None)
         config = self.encoder.config
         return super().identity() | {
-            "tokenizer": hashlib.sha256(json.dumps(tokenizer, sort_keys=True).encode()).hexdigest(),
+            "tokenizer": self.chunker.digest,
             "network": {
                 name: getattr(config, name)
                 for name in (

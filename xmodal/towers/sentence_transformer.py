@@ -9,9 +9,7 @@ chunk has the very vector that ``SentenceTransformer.encode`` gives.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -149,13 +147,10 @@ class SentenceTransformerTower(TextTower):
 
     def identity(self) -> dict[str, Any]:
         """The tokenizer, the stations of the encoder and how chunks are cut and pooled."""
-        tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str())
-        for transient in ("truncation", "padding"):  # left there by the last call; not what the tokenizer knows
-            tokenizer.pop(transient, None)
         stations: list[Any] = list(self.encoder)
         config = stations[0].auto_model.config.to_dict()
         return super().identity() | {
-            "tokenizer": hashlib.sha256(json.dumps(tokenizer, sort_keys=True).encode()).hexdigest(),
+            "tokenizer": self.chunker.digest,
             "modules": [type(station).__name__ for station in stations],
             "encoder": {name: config.get(name) for name in ("model_type", "num_attention_heads", "hidden_act")}
             | {name: config[name] for name, usual in _UNSEEN.items() if config.get(name, usual) != usual},
