@@ -19,7 +19,7 @@ def made(tmp_path_factory):
     import io
 
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         assert main(["--keep", str(folder), "--clips", "160", "--epochs", "2", "--workers", "2"]) == 0
     return folder, printed.getvalue()
 
@@ -29,6 +29,13 @@ def test_every_question_is_answered_with_clips_and_their_tags(made):
     for question in QUESTIONS:
         assert question in " ".join(printed.split())
     assert printed.count("clip-") >= 5 * len(QUESTIONS)
+
+
+def test_training_says_how_far_it_is_and_nothing_for_specialists(made):
+    _, printed = made
+    assert "epoch 2 of 2 · step " in printed
+    for word in ("Seed", "AMP", "TPU", "Tip", "features of", "doctor", "FLOPs"):
+        assert word not in printed
 
 
 def test_the_figures_are_printed_beside_baselines_and_chance(made):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import shutil
 import sys
 import time
@@ -40,7 +41,7 @@ from xmodal.evaluation.methods import methods_of_run
 from xmodal.index import Index, build_index
 from xmodal.search import search
 from xmodal.tagging import TagScorer
-from xmodal.training import Cli, config_folder, run, run_folder
+from xmodal.training import Cli, config_folder, run, run_folder, show_log
 
 QUESTIONS = (
     "a slow sad cello melody without any drums",
@@ -84,7 +85,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
     with _step(console, f"Composing {options.clips:,} clips of music and the words for them"):
         manifest = _compose(console, corpus, options)
-    with _step(console, "Training two towers: a small CNN hears, a frozen MiniLM reads"):
+    with _step(console, "Training two towers: a small CNN hears, a frozen MiniLM reads"), _only_warnings():
         cli = run(_training_words(manifest, out, options))
     with _step(console, "Embedding the held-out clips and judging the model on them"):
         model = out / "model"
@@ -127,7 +128,7 @@ def _options() -> argparse.ArgumentParser:
 
 def _compose(console: Console, corpus: Path, options: argparse.Namespace) -> Path:
     columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("clips", total=options.clips)
         report = build_corpus(
             corpus,
@@ -143,6 +144,7 @@ def _training_words(manifest: Path, out: Path, options: argparse.Namespace) -> l
     configs = config_folder()
     words = ["fit", "--config", str(configs / "base.yaml"), "--config", str(configs / "demo.yaml")]
     words += ["--data.manifest", str(manifest), "--runs", str(out / "runs"), "--name", "demo"]
+    words += ["--trainer.enable_model_summary", "false"]
     if options.epochs is not None:
         words += ["--trainer.max_epochs", str(options.epochs)]
         # The config looks at the validation set every third epoch; a shorter run must look at its last.
@@ -318,6 +320,21 @@ def _print_ending(
 
 def _words(track: Track) -> list[str]:
     return [tag for tags in track.tags.values() for tag in tags]
+
+
+@contextmanager
+def _only_warnings() -> Iterator[None]:
+    """What a run tells those who set it up is not for those who only look on."""
+    loggers = [logging.getLogger(name) for name in ("xmodal", "pytorch_lightning", "lightning_fabric")]
+    show_log()
+    levels = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -23,12 +24,14 @@ from xmodal.data.setaside import FILE_NAME, SetAside
 from xmodal.data.splits import fold_split, split_tracks
 from xmodal.data.texts import TextSource
 from xmodal.data.tracks import Track
-from xmodal.data.windows import AnyWindows, CachedWindowSet, StoredWindowSet, WindowSet
+from xmodal.data.windows import AnyWindows, CachedWindowSet, Progress, StoredWindowSet, WindowSet
 from xmodal.errors import DataError
 from xmodal.towers.base import AudioTower
 from xmodal.towers.spec_augment import SpecAugment
 
 logger = logging.getLogger(__name__)
+
+_SAY_EVERY_SECONDS = 10.0
 
 
 class AudioTextData(pl.LightningDataModule):
@@ -364,14 +367,15 @@ class AudioTextData(pl.LightningDataModule):
         return silence.values.numel() * 2 * len(windows) <= self.cache_gigabytes * 1e9
 
 
-def _log_progress(split: str) -> Any:
-    reported = -1
+def _log_progress(split: str) -> Progress:
+    """Says now and then how far the features of a split are; nothing if they are there at once."""
+    began = said = time.monotonic()
 
     def progress(done: int, total: int) -> None:
-        nonlocal reported
-        tenth = done * 10 // total
-        if tenth != reported:
-            reported = tenth
+        nonlocal said
+        now = time.monotonic()
+        if now - said >= _SAY_EVERY_SECONDS or (done == total and said > began):
+            said = now
             logger.info("features of the %s split: %d of %d tracks", split, done, total)
 
     return progress

@@ -13,6 +13,7 @@ from xmodal.training.curves import CsvCurves
 from xmodal.training.health import SpaceDoctor, StopOnNonFinite
 from xmodal.training.module import AlignmentModule
 from xmodal.training.optim import learning_rate_factor
+from xmodal.training.progress import TrainingProgress
 from xmodal.training.record import RecordRun
 from xmodal.training.retrieval import both_directions, pool_windows
 from xmodal.training.teaching import TeachBatches
@@ -29,6 +30,7 @@ __all__ = [
     "StopOnNonFinite",
     "TeachBatches",
     "TowerTuning",
+    "TrainingProgress",
     "WritePredictions",
     "both_directions",
     "config_folder",

@@ -28,8 +28,13 @@ _TOOLS = {
 _KEEP_A_FOLDER = ("TensorBoardLogger", "CSVLogger", "CsvCurves")
 
 
+# Lightning says these of every run; they are advertisements, or no news.
+_CHATTER = ("💡 Tip:", "TPU available", "Loading `train_dataloader`")
+
+
 def show_log() -> None:
     """Print what xmodal has to say to a user at work, and leave other libraries' chatter out."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_news)
     log = logging.getLogger("xmodal")
     if not log.handlers:
         handler = logging.StreamHandler()
@@ -37,6 +42,10 @@ def show_log() -> None:
         log.addHandler(handler)
         log.setLevel(logging.INFO)
         log.propagate = False
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_CHATTER)
 
 
 class Cli(LightningCLI):
