@@ -1,5 +1,6 @@
 # make demo   install, then the whole path: compose, train, search, tag, pictures
 # make test   install, then the tests
+# make results  train on real recordings, judge, and write docs/results.md
 # make check  lint, types and tests;  make clean removes what was made here
 
 PYTHON ?= python3
@@ -35,6 +36,14 @@ types: install
 	$(BIN)/mypy
 
 check: lint types test
+
+# Train, judge, and write the figures of docs/results.md; what is finished is kept in runs/results.
+AUDIO ?= ../shared/audio
+DEMO ?= demo
+LOSSES ?=
+
+results: install
+	$(BIN)/python benchmarks/results.py --audio $(AUDIO) --demo $(DEMO) $(if $(LOSSES),--losses $(LOSSES))
 
 wheel: install
 	$(BIN)/python -m build --wheel

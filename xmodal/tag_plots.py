@@ -98,8 +98,10 @@ def plot_few_shots(curve: FewShotCurve, path: str | Path, *, title: str) -> None
     names = {"prototype": "examples alone", "both": "text and examples", "linear": "logistic regression"}
     for number, (way, mean) in enumerate(curve.mean.items()):
         at, spread = np.asarray(mean), np.asarray(curve.spread[way])
-        axes.plot(curve.shots, at, marker="o", color=HUES[number], label=names[way])
-        axes.fill_between(curve.shots, at - spread, at + spread, color=HUES[number], alpha=0.15, linewidth=0)
+        axes.plot(curve.shots, at, marker="o", color=HUES[number % len(HUES)], label=names.get(way, way))
+        axes.fill_between(
+            curve.shots, at - spread, at + spread, color=HUES[number % len(HUES)], alpha=0.15, linewidth=0
+        )
     if curve.text is not None:
         axes.axhline(curve.text, color="#8a8f98", linestyle="--", label="text alone")
     axes.set_xscale("log")

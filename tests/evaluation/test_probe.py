@@ -68,6 +68,17 @@ def test_given_folds_are_kept_and_the_linear_probe_is_a_plain_regression_on_them
     assert found.spread["accuracy"] == pytest.approx(np.std(accuracies))
 
 
+def test_one_part_can_be_judged_alone_while_the_others_are_only_learnt_from():
+    vectors, labels, _ = clusters(tracks=90, spread=0.8)
+    part = torch.arange(90) // 30
+    every = [probe(vectors, labels, folds=part, judged=[number], kind="knn") for number in range(3)]
+    together = probe(vectors, labels, folds=part, kind="knn")
+    assert [found.tracks for found in every] == [30, 30, 30]
+    assert every[0].folds == 1
+    assert np.mean([found.values["accuracy"] for found in every]) == pytest.approx(together.values["accuracy"])
+    assert together.tracks == 90
+
+
 def test_many_labels_a_track_are_judged_by_areas():
     vectors, labels, _ = clusters()
     labels[:, 2] |= labels[:, 1]
@@ -85,6 +96,9 @@ def test_many_labels_a_track_are_judged_by_areas():
         ({"kind": "magic"}, "linear, knn or prototype"),
         ({"folds": 1}, "2 folds or more"),
         ({"folds": torch.zeros(90)}, "at least 2 parts"),
+        ({"folds": torch.arange(90) % 2, "judged": [2]}, r"some of the given parts \[0, 1\], got \[2\]"),
+        ({"folds": torch.arange(90) % 2, "judged": []}, "some of the given parts"),
+        ({"folds": 2, "judged": [0]}, "some of the given parts"),
         ({"folds": torch.arange(90) % 2, "groups": torch.arange(90) // 2}, "45 groups of tracks lie in more than one"),
     ],
 )

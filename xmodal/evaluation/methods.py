@@ -59,10 +59,10 @@ def methods_of_run(run: Cli, embedder: Embedder, tracks: Sequence[Track]) -> lis
     training, validation = run.datamodule.training_set, run.datamodule.evaluation_sets["validation"]
     if training is None:
         raise ValueError("the run has no training set; the baselines need what fit prepared")
-    train = _track_statistics(training.windows)
+    train = track_statistics(training.windows)
     pairs = [(row, text) for row in sorted(train) for text in _texts(training.tracks[row])]
-    heard = _track_statistics(validation.windows)
-    test = _track_statistics(WindowSet(tracks, module.network.audio, module.network.windows), refuse=True)
+    heard = track_statistics(validation.windows)
+    test = track_statistics(WindowSet(tracks, module.network.audio, module.network.windows), refuse=True)
     test_features = torch.stack([test[row] for row in range(len(tracks))])
     train_features = torch.stack([train[row] for row, _ in pairs])
     ridge = ridge_baseline(
@@ -101,7 +101,7 @@ def _texts(track: Track) -> list[str]:
     return [", ".join(tag for tags in track.tags.values() for tag in tags)] if track.tags else []
 
 
-def _track_statistics(windows: AnyWindows, *, refuse: bool = False) -> dict[int, Tensor]:
+def track_statistics(windows: AnyWindows, *, refuse: bool = False) -> dict[int, Tensor]:
     """Mel statistics of each track, the mean over its windows; tracks that cannot be decoded are left out."""
     rows: dict[int, list[Tensor]] = {}
     if refuse and windows.failures:

@@ -77,6 +77,7 @@ def probe(
     kind: ProbeKind = "linear",
     groups: Int[Matrix, " tracks"] | None = None,
     folds: int | Int[Matrix, " tracks"] = 5,
+    judged: Sequence[int] | None = None,
     seed: int = 0,
 ) -> ProbeResult:
     """Learn labels from vectors and judge on tracks that were held out.
@@ -88,6 +89,8 @@ def probe(
             "knn" is the vote of the nearest by cosine, their number chosen alike; "prototype" the cosine to the mean.
         groups: A number for each track; a group is never on both sides. None: every track by itself.
         folds: How many parts, or the part of each track where a set has official folds.
+        judged: Of given parts those to judge by; the others are only learnt from. With one test part and one to
+            learn from it is the published split. None: all.
         seed: Of the division.
 
     Raises:
@@ -104,23 +107,27 @@ def probe(
     own = np.arange(len(x)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     part = _parts(len(x), own, folds, seed)
     single = bool((y.sum(axis=1) == 1).all())
+    held_out = np.unique(part) if judged is None else np.unique(np.asarray(judged))
+    if not len(held_out) or not np.isin(held_out, part).all() or (judged is not None and isinstance(folds, int)):
+        raise ValueError(f"judged must name some of the given parts {np.unique(part).tolist()}, got {judged}")
+    counted = np.isin(part, held_out)
     figures: dict[str, list[float]] = {}
-    for fold in np.unique(part):
+    for fold in held_out:
         learn, test = part != fold, part == fold
         score = _scores(kind, x[learn], y[learn], own[learn], x[test], single, seed)
         for name, value in _figures(score, y[test], single).items():
             figures.setdefault(name, []).append(value)
     chance = {
-        "accuracy": float(y.mean(axis=0).max()),
+        "accuracy": float(y[counted].mean(axis=0).max()),
         "macro recall": 1 / y.shape[1],
-        "mAP": float(y.mean(axis=0).mean()),
+        "mAP": float(y[counted].mean(axis=0).mean()),
         "ROC-AUC": 0.5,
     }
     return ProbeResult(
         kind=kind,
-        tracks=len(x),
+        tracks=int(counted.sum()),
         labels=y.shape[1],
-        folds=len(np.unique(part)),
+        folds=len(held_out),
         values={name: float(np.nanmean(values)) for name, values in figures.items()},
         spread={name: float(np.nanstd(values)) for name, values in figures.items()},
         chance={name: chance[name] for name in figures},
