@@ -79,7 +79,7 @@ def model_alone(embedder: Embedder, cut: list) -> None:
 
     def run(places):
         for place in places:
-            embedder._embed_batch(batches[place])
+            embedder.embed_windows(batches[place])
             yield place
 
     list(in_threads(run, len(batches), usable_cores(), room=4, name="model", torch_threads=1))

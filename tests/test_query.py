@@ -73,3 +73,10 @@ def test_a_stored_track_is_its_row_or_the_mean_of_its_windows():
 def test_what_says_nothing_is_refused(text, reason):
     with pytest.raises(ValueError, match=reason):
         parse_query(text)
+
+
+def test_a_line_from_a_stranger_names_no_file_of_this_machine(tmp_path, monkeypatch):
+    (tmp_path / "here").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert [term.what for term in parse_query("here + song.mp3", files=False)] == ["here", "song.mp3"]
+    assert all(isinstance(term.what, Path) for term in parse_query("here + song.mp3"))

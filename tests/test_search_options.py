@@ -14,6 +14,7 @@ from xmodal.embedder import Embedder
 from xmodal.embeddings import Embeddings
 from xmodal.index import build_index
 from xmodal.metrics.hubness import HubCorrection
+from xmodal.refine import moment
 from xmodal.search import Refinement, Term, find_moments, query_vector, refined_search, search
 
 TAGS = {"a": ["piano"], "b": ["piano", "calm"], "c": ["drums"], "d": ["flute"]}
@@ -75,6 +76,34 @@ def test_moments_end_where_the_track_ends(catalogue):
     hits = search(index, query[None], 1, space_id=embedder.space_id)[0]
     (hit,) = find_moments(index, query, hits)
     assert (hit.start_seconds, hit.end_seconds) == (20.0, 29.0), "a step of 10 s, but the track has 29"
+
+
+def test_moments_are_those_of_a_look_at_every_row():
+    rng = np.random.default_rng(5)
+    vectors = rng.normal(size=(60, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    metadata = [
+        {"track": f"t{rng.integers(6)}", "start_seconds": float(rng.integers(40))} if row % 5 else {"title": f"{row}"}
+        for row in range(60)
+    ]
+    metadata[7] = {"track": "t1"}  # a row of a track that says no time
+    index = build_index(Embeddings([str(row) for row in range(60)], vectors, "0" * 16, metadata), "exact")
+    query = vectors[3]
+    hits = search(index, query[None], 20, space_id="0" * 16)[0]
+    for hit, found in zip(hits, find_moments(index, query, hits), strict=True):
+        rows = [
+            row
+            for row, facts in enumerate(metadata)
+            if facts.get("track") == hit.metadata.get("track") and facts.get("start_seconds") is not None
+        ]
+        if hit.start_seconds is None:
+            assert found == hit
+            continue
+        rows.sort(key=lambda row: metadata[row]["start_seconds"])
+        starts = [metadata[row]["start_seconds"] for row in rows]
+        step = float(np.median(np.diff(starts))) if len(starts) > 1 else 0.0
+        start, end = moment(vectors[rows] @ query, starts, [at + step for at in starts])
+        assert (found.start_seconds, found.end_seconds) == (start, end if end > start else None)
 
 
 def test_one_line_says_a_whole_query(catalogue, capsys):

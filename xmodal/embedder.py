@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float32
 
 from xmodal.audio import Window, WindowPolicy, windows
 from xmodal.data.tracks import Track, readable_path, track_metadata
@@ -262,7 +263,7 @@ class Embedder:
                 yield position, state.error if state.error is not None else state.windows(self.model)
 
         def flush() -> Iterator[tuple[int, Outcome]]:
-            vectors = self._embed_batch([window for _, window in batch])
+            vectors = self.embed_windows([window for _, window in batch])
             for (position, window), vector in zip(batch, vectors, strict=True):
                 pending[position].add(window, vector, self.model.sample_rate)
             positions = dict.fromkeys(position for position, _ in batch)
@@ -285,10 +286,22 @@ class Embedder:
 
     # A decorator and not a block inside the generator above, where it would stay on for the caller between two items.
     @torch.inference_mode()
-    def _embed_batch(self, batch: Sequence[Window]) -> np.ndarray:
+    def embed_windows(self, batch: Sequence[Window]) -> Float32[np.ndarray, "windows dim"]:
+        """Unit vectors of windows of any files, by one forward pass.
+
+        Args:
+            batch: At least one window, cut by the model's policy (``model.windows``) at its ``sample_rate``.
+        """
         waveform = torch.from_numpy(np.stack([window.samples for window in batch])).to(self.device)
         valid = torch.tensor([window.valid_samples for window in batch], device=self.device)
         return self.model.embed_audio(waveform, valid).float().cpu().numpy()
+
+    def file_of(self, parts: Sequence[Window], vectors: Float32[np.ndarray, "windows dim"]) -> FileWindows:
+        """One file's windows, in order, with the vectors that :meth:`embed_windows` gave them."""
+        state = _Pending()
+        for window, vector in zip(parts, vectors, strict=True):
+            state.add(window, vector, self.model.sample_rate)
+        return state.windows(self.model)
 
 
 def load(

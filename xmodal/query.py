@@ -24,13 +24,16 @@ _WEIGHT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*\*\s*(.*)", re.DOTALL)
 _QUOTED = re.compile(r'"([^"]*)"')
 
 
-def parse_query(text: str, index: Index | None = None, *, minus_weight: float = -MINUS_WEIGHT) -> list[Term]:
+def parse_query(
+    text: str, index: Index | None = None, *, minus_weight: float = -MINUS_WEIGHT, files: bool = True
+) -> list[Term]:
     """The terms of one line.
 
     Args:
         text: Such as ``"piano" + this.mp3 - "vocals"``.
         index: Where ids are looked up; None refuses them.
         minus_weight: What a term without a weight of its own counts after a minus.
+        files: Whether a term may be the path of a file; a line from a stranger must not look at this machine's.
 
     Raises:
         ValueError: If a quote is not closed, a term is empty, or an id is not in the index.
@@ -41,7 +44,7 @@ def parse_query(text: str, index: Index | None = None, *, minus_weight: float = 
     while start <= len(text):
         found = _PARTS.match(text, start)
         assert found is not None, "the pattern takes any text"
-        terms.append(_term(found[1], sign, text, index, minus_weight))
+        terms.append(_term(found[1], sign, text, index, minus_weight, files))
         if found[2] is None:
             break
         sign, start = (1 if found[2] == "+" else -1), found.end()
@@ -54,14 +57,15 @@ def stored_vector(index: Index, id_: str) -> Term:
     Raises:
         ValueError: If the index holds neither.
     """
-    rows = [row for row, facts in enumerate(index.metadata) if facts.get("track") == id_]
-    if id_ in index.ids or not rows:
-        rows = index.rows_of([id_]).tolist()
-    vectors = index.vectors(rows)
+    with index.reading():
+        (rows,) = index.rows_of_tracks([id_])
+        if id_ in index or not len(rows):
+            rows = index.rows_of([id_])
+        vectors = index.vectors(rows)
     return Term(combine(vectors, [1.0] * len(vectors)))
 
 
-def _term(part: str, sign: int, text: str, index: Index | None, minus_weight: float) -> Term:
+def _term(part: str, sign: int, text: str, index: Index | None, minus_weight: float, files: bool) -> Term:
     part = part.strip()
     weighted = _WEIGHT.fullmatch(part)
     weight = float(weighted[1]) if weighted else 1.0 if sign > 0 else minus_weight
@@ -75,7 +79,7 @@ def _term(part: str, sign: int, text: str, index: Index | None, minus_weight: fl
             raise ValueError(f"{what!r} names a stored track, and there is no index to look in")
         return Term(stored_vector(index, what.removeprefix("id:").strip().strip('"')).what, sign * weight)
     quoted = _QUOTED.fullmatch(what)
-    if quoted is None and _is_file(what):
+    if files and quoted is None and _is_file(what):
         return Term(Path(what).expanduser(), sign * weight)
     return Term(quoted[1] if quoted else what, sign * weight)
 

@@ -8,7 +8,7 @@ twice, and a term of negative weight pushes away what it describes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -238,25 +238,38 @@ def find_moments(
         hits: Windows of tracks.
         window_seconds: Length of a window; None takes the step from one to the next.
     """
-    tracks = {hit.metadata.get("track") for hit in hits if hit.start_seconds is not None} - {None}
-    windows: dict[Any, list[int]] = {track: [] for track in tracks}
-    for row, facts in enumerate(index.metadata):
-        if facts.get("track") in windows and facts.get("start_seconds") is not None:
-            windows[facts["track"]].append(row)
+    with index.reading():
+        tracks = {hit.metadata.get("track") for hit in hits if hit.start_seconds is not None} - {None}
+        windows = dict(zip(tracks, _windows(index, list(tracks), query), strict=True))
     found = []
     for hit in hits:
-        rows = sorted(windows.get(hit.metadata.get("track"), []), key=lambda row: index.metadata[row]["start_seconds"])
-        if not rows:
+        starts, scores = windows.get(hit.metadata.get("track"), ([], None))
+        if scores is None or not starts:
             found.append(hit)
             continue
-        starts = [float(index.metadata[row]["start_seconds"]) for row in rows]
         steps = np.diff(starts)
         length = window_seconds or (float(np.median(steps)) if len(steps) else 0.0)
         total = hit.metadata.get("duration_seconds")
         ends = [min(start + length, float(total)) if total else start + length for start in starts]
-        start, end = refine.moment(np.asarray(index.vectors(rows)) @ query, starts, ends)
+        start, end = refine.moment(scores, starts, ends)
         found.append(replace(hit, start_seconds=start, end_seconds=end if end > start else None))
     return found
+
+
+def _windows(
+    index: Index, tracks: Sequence[Any], query: Float32[np.ndarray, " dim"]
+) -> Iterator[tuple[list[float], np.ndarray]]:
+    """For each track where its windows start, rising, and their cosines with a query."""
+    groups = index.rows_of_tracks(tracks)
+    everything = np.concatenate([np.empty(0, np.int64), *groups])
+    starts_of_all = index.values("start_seconds", everything)
+    scores_of_all = np.asarray(index.vectors(everything)) @ query
+    first = 0
+    for rows in groups:
+        places = [place for place in range(first, first + len(rows)) if starts_of_all[place] is not None]
+        places.sort(key=lambda place: starts_of_all[place])
+        yield [float(starts_of_all[place]) for place in places], scores_of_all[places]
+        first += len(rows)
 
 
 def _tensors(scores: np.ndarray, rows: np.ndarray) -> tuple[Any, Any]:
@@ -266,15 +279,18 @@ def _tensors(scores: np.ndarray, rows: np.ndarray) -> tuple[Any, Any]:
 
 
 def _hits(index: Index, scores: Sequence[float], rows: Sequence[int], k: int, one_per: str | None) -> list[Hit]:
-    hits: list[Hit] = []
+    groups = [None] * len(rows) if one_per is None else index.values(one_per, rows)
+    chosen: list[int] = []  # places in the result
     seen: set[Any] = set()
-    for score, row in zip(scores, rows, strict=True):
-        metadata = index.metadata[row]
-        group = None if one_per is None else metadata.get(one_per)
+    for place, group in enumerate(groups):
         if group is not None and group in seen:
             continue
         seen.add(group)
-        hits.append(Hit(len(hits) + 1, index.ids[row], score, metadata, metadata.get("start_seconds")))
-        if len(hits) == k:
+        chosen.append(place)
+        if len(chosen) == k:
             break
-    return hits
+    metadata = index.facts([rows[place] for place in chosen])
+    return [
+        Hit(rank, index.ids[rows[place]], scores[place], facts, facts.get("start_seconds"))
+        for rank, (place, facts) in enumerate(zip(chosen, metadata, strict=True), start=1)
+    ]

@@ -486,3 +486,50 @@ def test_an_index_gives_back_what_it_was_built_from(shared):
     np.testing.assert_array_equal(again.vectors, CORPUS.vectors)
     assert (again.ids, again.metadata, again.space_id) == (CORPUS.ids, CORPUS.metadata, CORPUS.space_id)
     assert shared.export([4, 2]).ids == ["t4", "t2"]
+
+
+def windowed(names, seed=3, **columns):
+    """Rows of which some are windows of tracks; a row whose name is None is a track of its own."""
+    metadata = [
+        {"n": row} | ({} if name is None else {"track": name, "start_seconds": float(100 - row)})
+        for row, name in enumerate(names)
+    ]
+    return export(len(names), seed, metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["b", "a", None, "B", "a", "b", "ü/1 | 2", None, "a"],  # names that differ by case alone are two
+        [None, None, None],
+        [1, "1", None, 2, 1],  # a number and a text that shows it are two
+    ],
+)
+def test_the_rows_of_a_track_are_those_that_name_it(kind, names):
+    index = build_index(windowed(names), kind)
+    tracks = [*dict.fromkeys(name for name in names if name is not None), "none"]
+
+    def agree():
+        rows, metadata = index.rows_of(list(index.ids)), list(index.metadata)
+        for name, found in zip(tracks, index.rows_of_tracks(tracks), strict=True):
+            assert found.tolist() == [
+                int(row) for row, facts in zip(rows, metadata, strict=True) if facts.get("track") == name
+            ]
+
+    agree()
+    index.add(export(2, 9, prefix="new", metadata=[{"track": "a"}, {}]))
+    agree()
+    index.remove(["t0"])
+    agree()
+    assert index.rows_of_tracks([]) == []
+
+
+def test_metadata_of_some_rows_are_what_a_look_at_each_gives(kind):
+    index = build_index(windowed([1, "1", None, "a", "a"]), kind)
+    index.add(export(3, 8, prefix="more", metadata=[{"n": [1, {"x": None}], "tags": ["é"]}, {}, {"n": "text"}]))
+    rows = index.rows_of(["more2", "t3", "more0", "t0", "t3", "more1"])
+    assert index.facts(rows) == [index.metadata[int(row)] for row in rows]
+    for key in ("n", "track", "start_seconds", "tags", "absent"):
+        assert index.values(key, rows) == [index.metadata[int(row)].get(key) for row in rows]
+    assert (index.facts([]), index.values("n", [])) == ([], [])
+    assert ("t3" in index, "t9" in index, 3 in index) == (True, False, False)

@@ -151,6 +151,28 @@ class DatabaseIndex(Index):
         """What is known about each row, asked for when it is looked at."""
         return _Column(self._database, "metadata")
 
+    def facts(self, rows: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
+        """What is known about some rows, by one question."""
+        wanted = np.asarray(rows, np.int64).tolist()
+        found = self._database.get(list(dict.fromkeys(wanted)), "metadata") if wanted else {}
+        return [found[row] for row in wanted]
+
+    def values(self, key: str, rows: Sequence[int] | np.ndarray) -> list[Any]:
+        """One key of the metadata of some rows; None where it is missing."""
+        return [facts.get(key) for facts in self.facts(rows)]
+
+    def rows_of_tracks(self, tracks: Sequence[Any]) -> list[Int64[np.ndarray, " rows"]]:
+        """Rows whose metadata name each of some tracks, rising."""
+        if not len(tracks):
+            return []
+        # The condition compares words without regard to case, so what it gives is looked at once more.
+        rows = self._database.select([Condition("track", "=", tuple(map(str, tracks)))])
+        named = self.values("track", rows)
+        return [
+            np.array([row for row, name in zip(rows, named, strict=True) if name == track], np.int64)
+            for track in tracks
+        ]
+
     def vectors(self, rows: Sequence[int] | np.ndarray | None = None) -> Float32[np.ndarray, "rows dim"]:
         """Give the vectors of some rows, or of all, in order."""
         at = self._database.rows() if rows is None else np.asarray(rows, np.int64)
