@@ -14,7 +14,7 @@ import xmodal
 from serve import limits, problems
 from serve.access import Access
 from serve.limits import Limits
-from serve.routes import health, search, tracks
+from serve.routes import admin, audio, catalogue, compat, embed, health, search, tag
 from serve.service import Service
 from serve.settings import Settings
 
@@ -38,7 +38,7 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        service.start()
+        await service.start()
         try:
             yield
         finally:
@@ -55,7 +55,7 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     app.state.service = service
     problems.install(app)
     limits.install(app, limits=_limits(settings), access=_access(settings), metrics=service.metrics)
-    for module in (health, search, tracks):
+    for module in (health, search, catalogue, audio, tag, embed, compat, admin):
         app.include_router(module.router)
     if STATIC.joinpath("index.html").is_file():
         app.mount("/static", StaticFiles(directory=STATIC), name="static")

@@ -27,7 +27,8 @@ def check_page(settings: Settings, count: int, offset: int, name: str = "k") -> 
     """Refuse a page that reaches too far (Problem 422)."""
     if count + offset > settings.max_hits:
         raise Problem(
-            422, f"offset and {name} together may be {settings.max_hits} at most, got {offset} and {count}; ask for less"
+            422,
+            f"offset and {name} together may be {settings.max_hits} at most, got {offset} and {count}; ask for less",
         )
 
 

@@ -54,9 +54,8 @@ class Batcher(Generic[Item, Result]):
         self._worker: asyncio.Task[None] | None = None
         self._closed = False
 
-    @property
-    def waiting(self) -> int:
-        """Items in the queue."""
+    def count(self) -> int:
+        """How many items wait."""
         return self._waiting
 
     async def submit(self, items: Sequence[Item]) -> list[Result]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from xmodal.index import Index
+from xmodal.index import Condition, Index
 from xmodal.maps import layout, tag_list
 from xmodal.text import words_key
 
@@ -84,9 +84,25 @@ class Catalogue:
         """The metadata of some tracks: those of their first rows."""
         return self.index.facts(self.first_row[list(places)])
 
-    def rows(self, place: int) -> Int64[np.ndarray, " rows"]:
-        """The rows of a track, rising."""
-        return self._rows([place])[0]
+    def places(self, where: Sequence[Condition]) -> Sequence[int]:
+        """The tracks of which a row fulfils all conditions, rising."""
+        if not where:
+            return range(len(self))
+        chosen = self.index.select(where)
+        if not self.windowed:
+            return np.flatnonzero(np.isin(self.first_row, chosen)).tolist()
+        ids = [self.index.ids[row] for row in chosen.tolist()]
+        names = self.index.values("track", chosen)
+        found = {self._places[id_ if name is None else str(name)] for id_, name in zip(ids, names, strict=True)}
+        return sorted(found)
+
+    def starts(self, place: int) -> list[float]:
+        """Where the windows of a track start, rising; none for a track that is in the index as a whole."""
+        if self._names[place] is None:
+            return []
+        return sorted(
+            float(start) for start in self.index.values("start_seconds", self._rows([place])[0]) if start is not None
+        )
 
     def vectors(self, places: Sequence[int]) -> Float32[np.ndarray, "tracks dim"]:
         """The unit vector of each of some tracks: the mean direction of its rows."""

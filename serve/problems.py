@@ -117,13 +117,21 @@ async def _of_http(request: Request, error: Exception) -> Response:
 async def _of_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     # What was sent is not repeated: it may be large, secret or no JSON (NaN).
+    broken = [one for one in error.errors() if one["type"] == "json_invalid"]
+    if broken:
+        where = broken[0]["loc"][-1]
+        cause = (broken[0].get("ctx") or {}).get("error", "")
+        return problem_response(
+            400,
+            f"the body is no JSON ({str(cause) or 'it cannot be read'}, at character {where})",
+            instance=request.url.path,
+        )
     errors = [
         {"where": ".".join(map(str, one["loc"])), "problem": _sentence(one["msg"], one.get("ctx"))}
         for one in error.errors()[:20]
     ]
     said = "; ".join(f"{one['where']}: {one['problem']}" for one in errors[:3]) or "the request cannot be read"
-    status = 400 if any(one["type"] == "json_invalid" for one in error.errors()) else 422
-    return problem_response(status, said, instance=request.url.path, errors=errors)
+    return problem_response(422, said, instance=request.url.path, errors=errors)
 
 
 async def _of_audio(request: Request, error: Exception) -> Response:

@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -111,10 +111,9 @@ class Running:
         # Nobody waits here: what comes while one search runs is the next batch.
         self._lookups = batcher("search", look_up, search_thread, settings.max_batch, 0)
         for name, queue in (("text", self._texts), ("audio", self._windows), ("search", self._lookups)):
-            metrics.watch(name, lambda queue=queue: queue.waiting)
-        self.texts = TextVectors(
-            deployed.space_id, self._texts, cache, observe=lambda hit: metrics.cache("text", hit)
-        )
+            metrics.watch(name, queue.count)
+        self.texts = TextVectors(deployed.space_id, self._texts, cache, observe=lambda hit: metrics.cache("text", hit))
+        self._once: dict[str, asyncio.Future[Any]] = {}
         self._taggers: OrderedDict[tuple[tuple[str, str | None], ...], Tagger] = OrderedDict()
 
     async def look_up(self, lookup: Lookup) -> list[Hit]:
@@ -135,7 +134,11 @@ class Running:
         for first in range(0, len(parts), self._windows.max_batch):  # never more of one request in the queue
             vectors += await self._windows.submit(parts[first : first + self._windows.max_batch])
         found = self.deployed.embedder.file_of(parts, np.stack(vectors))
-        return found.moved(start_seconds)
+        return replace(
+            found,
+            start_seconds=tuple(start + start_seconds for start in found.start_seconds),
+            end_seconds=found.end_seconds + start_seconds,
+        )
 
     async def tagger_for(self, tags: Sequence[Tag]) -> Tagger:
         """A vocabulary that a client brought; the last ones are remembered.
@@ -161,6 +164,17 @@ class Running:
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args, **kwargs))
+
+    async def once(self, name: str, compute: Callable[[Deployed], T]) -> T:
+        """What takes long and stays the same for as long as this model and index answer."""
+        if name not in self._once:
+            # A task of its own: the first who asks may leave while others wait for it.
+            task = asyncio.ensure_future(self.in_thread(compute, self.deployed))
+            self._once[name] = task
+            # What failed is tried again by the next.
+            task.add_done_callback(lambda done: done.exception() and self._once.pop(name, None))
+        found: T = await asyncio.shield(self._once[name])
+        return found
 
     def file_of(self, place: int) -> Path | None:
         """The file of a track, if it may be played."""

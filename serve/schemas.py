@@ -156,14 +156,18 @@ class SearchRequest(Wishes):
 
     model_config = _example(
         {
-            "terms": [{"text": "slow sad piano"}, {"track": "clip-00178", "weight": 0.5}, {"text": "drums", "weight": -0.5}],
+            "terms": [
+                {"text": "slow sad piano"},
+                {"track": "clip-00178", "weight": 0.5},
+                {"text": "drums", "weight": -0.5},
+            ],
             "k": 10,
             "where": ["year>=1990"],
         }
     )
 
     terms: list[Term] = []
-    query: Words | None = Field(None, description="\"piano\" + id:clip-1 - 0.5 * \"vocals\"")
+    query: Words | None = Field(None, description='"piano" + id:clip-1 - 0.5 * "vocals"')
 
     @model_validator(mode="after")
     def _one(self) -> SearchRequest:
@@ -281,9 +285,7 @@ class TaggedTrack(Model):
 class Tagged(Model):
     """Tags of tracks."""
 
-    model_config = _example(
-        {"space_id": _SPACE, "tracks": [{"id": "clip-00178", "tags": [_TAG]}], "calibrated": False}
-    )
+    model_config = _example({"space_id": _SPACE, "tracks": [{"id": "clip-00178", "tags": [_TAG]}], "calibrated": False})
 
     space_id: str
     tracks: list[TaggedTrack]
@@ -374,7 +376,9 @@ class Map(Model):
         {
             "space_id": _SPACE,
             "method": "the two main axes of their vectors, 31% of the variance",
-            "points": [{"id": "clip-00178", "x": 0.2, "y": -0.4, "title": "Evening", "artist": None, "tags": ["piano"]}],
+            "points": [
+                {"id": "clip-00178", "x": 0.2, "y": -0.4, "title": "Evening", "artist": None, "tags": ["piano"]}
+            ],
         }
     )
 

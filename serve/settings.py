@@ -60,9 +60,8 @@ class Settings:
     )
     watch: bool = field(default=True, metadata=_said("reload by itself when another index was swapped into the folder"))
 
-    max_batch: int = field(
-        default=32, metadata=_said("texts, or windows of audio, that share one pass of the model", least=1)
-    )
+    max_batch: int = field(default=32, metadata=_said("texts that share one pass of the model", least=1))
+    max_audio_batch: int = field(default=8, metadata=_said("windows of audio that share one pass", least=1))
     max_wait_ms: float = field(
         default=4.0, metadata=_said("how long a text waits for others before its batch starts", least=0)
     )

@@ -51,20 +51,25 @@ class Tagger:
         return self.scorer.vocabulary.with_parents(found).numpy()
 
     def tags_of(
-        self, vectors: Float32[np.ndarray, "tracks dim"], facts: Sequence[Mapping[str, Any]], *, top: int | None
+        self,
+        vectors: Float32[np.ndarray, "tracks dim"],
+        facts: Sequence[Mapping[str, Any]],
+        *,
+        top: int | None,
+        beyond: bool = True,
     ) -> list[list[dict[str, Any]]]:
         """For each track its ``top`` tags, the likeliest first; None for all of the vocabulary.
 
-        A tag that the metadata give keeps its probability too. Given tags that the vocabulary does not know come last,
-        as nothing can be said of their probability.
+        A tag that the metadata give has its probability too. With ``beyond`` given tags that the vocabulary does not
+        know come last; nothing can be said of their probability.
         """
         return [
-            self._described(row, given_tags(own), top)
+            self._described(row, given_tags(own), top, beyond)
             for row, own in zip(self.probabilities(vectors), facts, strict=True)
         ]
 
     def _described(
-        self, probability: Float32[np.ndarray, " tags"], given: list[dict[str, Any]], top: int | None
+        self, probability: Float32[np.ndarray, " tags"], given: list[dict[str, Any]], top: int | None, beyond: bool
     ) -> list[dict[str, Any]]:
         own = {words_key(tag["name"]) for tag in given}
         order = np.argsort(-probability, kind="stable")[:top].tolist()
@@ -77,7 +82,7 @@ class Tagger:
             }
             for column in order
         ]
-        unknown = [tag for tag in given if self.scorer.vocabulary.column(tag["name"]) is None]
+        unknown = [tag for tag in given if beyond and self.scorer.vocabulary.column(tag["name"]) is None]
         return [*found, *unknown][:top]
 
     def counts(self, catalogue: Catalogue) -> list[tuple[str, str | None, int]]:

@@ -55,7 +55,7 @@ async def info(request: Request) -> dict[str, Any]:
         "engine": deployed.index.kind,
         "model": deployed.name,
         "moments": deployed.catalogue.windowed,
-        "audio": False,
+        "audio": bool(deployed.library.roots),
         "upload": {
             "max_bytes": settings.upload_max_bytes,
             "max_seconds": settings.upload_max_seconds,

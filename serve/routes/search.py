@@ -1,48 +1,91 @@
-"""Words to tracks."""
+"""Words, sounds and tracks to tracks."""
 
 from __future__ import annotations
 
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 
+from serve.asked import check_page, conditions
 from serve.problems import Problem
-from serve.schemas import Found, Words
-from serve.searching import find, hit_view
-from serve.service import Service
+from serve.routes.answers import Answer, service_of
+from serve.running import Running
+from serve.schemas import Found, SearchRequest, Wishes, Words
+from serve.searching import Asked, asked_by_line, asked_by_terms, find, vector_of_track
+from serve.settings import Settings
 
 router = APIRouter(prefix="/v1", tags=["search"])
+_REFINED = 200  # hits up to which a shortlist is compared with itself
+
+
+class Line(Wishes):
+    """A query in an address."""
+
+    q: Words
+
+
+class Likeness(Wishes):
+    """Tracks like one of them, in an address."""
+
+    id: Words
+
+
+@router.post("/search", summary="Text, tracks, sounds and vectors to tracks", response_model=Found)
+async def search(request: Request, body: SearchRequest) -> Response:
+    """The tracks nearest to the weighted sum of all terms; a negative weight pushes away."""
+    service, begun = service_of(request), time.perf_counter()
+    where = _checked(service.settings, body)
+    async with service.request() as running:
+        if body.query is not None:
+            asked = await asked_by_line(running, body.query, service.settings)
+        else:
+            asked = await asked_by_terms(running, body.terms, service.settings, service.uploads)
+        hits, more = await find(running, asked, body, where)
+    return _found(running, hits, more, body, begun)
 
 
 @router.get("/search", summary="One line to tracks", response_model=Found)
-async def search_line(
-    request: Request,
-    q: Annotated[Words, Query(description="what to look for", examples=["slow sad piano"])],
-    k: Annotated[int, Query(ge=1)] = 20,
-    offset: Annotated[int, Query(ge=0)] = 0,
-    where: Annotated[list[Words] | None, Query(description="conditions that tracks must fulfil")] = None,
-    moments: Annotated[bool, Query(description="look for the seconds that answer")] = True,
-) -> dict[str, Any]:
-    """The tracks that a text describes best."""
-    service: Service = request.app.state.service
-    begun = time.perf_counter()
-    if offset + k > service.settings.max_hits:
-        raise Problem(422, f"offset and k together may be {service.settings.max_hits} at most, got {offset + k}")
-    if len(q) > service.settings.max_text:
-        raise Problem(422, f"a query may have {service.settings.max_text} characters, got {len(q)}")
+async def search_line(request: Request, line: Annotated[Line, Query()]) -> Response:
+    """The same for a query on one line: `"piano" + id:clip-1 - 0.5 * "vocals"`."""
+    service, begun = service_of(request), time.perf_counter()
+    where = _checked(service.settings, line)
     async with service.request() as running:
-        try:
-            (vector,) = await running.texts.of([q])
-            hits = await service.in_thread(
-                find, running.deployed, vector, offset + k + 1, where=where or (), moments=moments
-            )
-        except ValueError as error:
-            raise Problem(422, str(error)) from error
-    return {
-        "space_id": running.deployed.space_id,
-        "milliseconds": round((time.perf_counter() - begun) * 1000, 3),
-        "hits": [hit_view(hit) for hit in hits[offset : offset + k]],
-        "next_offset": offset + k if len(hits) > offset + k else None,
-        "query": {"query": q, "k": k, "offset": offset, "where": where or []},
-    }
+        asked = await asked_by_line(running, line.q, service.settings)
+        hits, more = await find(running, asked, line, where)
+    return _found(running, hits, more, line, begun)
+
+
+@router.get("/similar", summary="Tracks like a track", response_model=Found)
+async def similar(request: Request, line: Annotated[Likeness, Query()]) -> Response:
+    """The tracks nearest to a stored one, which is left out itself."""
+    service, begun = service_of(request), time.perf_counter()
+    where = _checked(service.settings, line)
+    async with service.request() as running:
+        vector = await vector_of_track(running, line.id)
+        hits, more = await find(running, Asked(vector, [vector]), line, where, without={line.id})
+    return _found(running, hits, more, line, begun)
+
+
+def _checked(settings: Settings, wishes: Wishes) -> Any:
+    check_page(settings, wishes.k, wishes.offset)
+    refined = wishes.group is not None or wishes.diversity is not None or wishes.duplicates is not None
+    if refined and wishes.k + wishes.offset > _REFINED:
+        raise Problem(422, f"with group, diversity or duplicates offset and k together may be {_REFINED} at most")
+    return conditions(settings, wishes.where)
+
+
+def _found(running: Running, hits: list[dict[str, Any]], more: bool, wishes: Wishes, begun: float) -> Response:
+    echo = wishes.model_dump(exclude_defaults=True)
+    for term in echo.get("terms", ()):
+        if term.get("vector") is not None:
+            term["vector"] = f"{len(term['vector'])} numbers"
+    return Answer(
+        {
+            "space_id": running.deployed.space_id,
+            "milliseconds": round((time.perf_counter() - begun) * 1000, 3),
+            "hits": hits,
+            "next_offset": wishes.offset + wishes.k if more else None,
+            "query": echo,
+        }
+    )

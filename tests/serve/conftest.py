@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+from served_app import serving
 from tiny import tiny_model
 
 from serve.settings import Settings
@@ -25,3 +28,13 @@ def served(tone_tracks, tmp_path_factory):
 def tiny_settings(served):
     """Settings for the index of tracks; ``dataclasses.replace`` makes others of them."""
     return Settings(index=str(served / "index"), model=str(served / "model"), device="cpu", watch=False)
+
+
+@pytest.fixture(scope="session")
+def client_of_tones(tiny_settings):
+    """``ask(method, path, **arguments)`` of one application that all refusals share."""
+    with asyncio.Runner() as runner:
+        running = serving(tiny_settings)
+        client = runner.run(running.__aenter__())
+        yield lambda method, path, **arguments: runner.run(client.request(method, path, **arguments))
+        runner.run(running.__aexit__(None, None, None))

@@ -31,3 +31,14 @@ def ask(settings, *requests, **client):
             return [await found.request(method, path, **arguments) for method, path, arguments in requests]
 
     return asyncio.run(all_of_them())
+
+
+def problem_of(answer, status, kind):
+    """The sentence of a problem document, which has every member that it should."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    document = answer.json()
+    assert document["type"] == f"urn:xmodal:problem:{kind}"
+    assert document["status"] == status
+    assert document["title"]
+    return document["detail"]

@@ -7,20 +7,11 @@ from dataclasses import replace
 
 import pytest
 from served_app import ask, serving
+from served_app import problem_of as problem
 
 from serve.app import create_app
 from serve.settings import Settings
 from xmodal.errors import SpaceMismatchError
-
-
-def problem(answer, status, kind):
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    document = answer.json()
-    assert document["type"] == f"urn:xmodal:problem:{kind}"
-    assert document["status"] == status
-    assert document["title"]
-    return document["detail"]
 
 
 def test_it_says_what_it_serves(tiny_settings, served):
@@ -126,9 +117,9 @@ def test_tracks_come_in_pages(tiny_settings):
     assert [one["id"] for one in first["tracks"] + last["tracks"]] == [f"tone{number:02d}" for number in range(40)]
     assert (first["total"], first["next_offset"], last["next_offset"]) == (40, 30, None)
     assert {one["id"] for one in named["tracks"]} == {"tone10", "tone20", "tone30", *(f"tone0{n}" for n in range(10))}
-    assert track["tags"] == [
-        {"name": "high", "kind": "pitch", "probability": None, "given": True},
-        {"name": "pulsing", "kind": "motion", "probability": None, "given": True},
+    assert sorted((tag["name"], tag["kind"]) for tag in track["tags"] if tag["given"]) == [
+        ("high", "pitch"),
+        ("pulsing", "motion"),
     ]
 
 
