@@ -6,7 +6,7 @@ import base64
 import html
 import io
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,10 +53,13 @@ def write_report_page(report: Report, path: str | Path) -> None:
     if report.per_query:
         parts += ["<h2>Where the right answers stand</h2>", _places(report)]
     if report.classification is not None:
-        parts += ["<h2>Accuracy by label</h2>", _bars(report.classification["by label"], "accuracy")]
+        parts += [
+            "<h2>Accuracy by label</h2>",
+            _bars(report.classification["by label"], "accuracy", report.classification["chance"]),
+        ]
     if report.tags is not None:
         areas = {tag: figures["ROC-AUC"] for tag, figures in report.tags.per_tag.items()}
-        parts += ["<h2>Tags</h2>", _bars(areas, "ROC-AUC")]
+        parts += ["<h2>Tags</h2>", _bars(areas, "ROC-AUC", 0.5)]
     for direction, both in report.answers.items():
         for which in ("worst", "best"):
             parts.append(f"<h2>{which.capitalize()} answers, {html.escape(direction.replace('_', ' '))}</h2>")
@@ -87,8 +90,17 @@ def _facts(report: Report) -> str:
     }
     rules = {name: value for name, value in facts["protocol"].items() if name not in ("name", "about")}
     rows = [[str(name), "" if value is None else str(value)] for name, value in known.items()]
-    rules_text = ", ".join(f"{name}: {value}" for name, value in rules.items() if value not in (None, {}, ()))
+    rules_text = "; ".join(f"{name}: {_plain(value)}" for name, value in rules.items() if value not in (None, {}, ()))
     return _table([["what", "value"], *rows, ["protocol", rules_text]])
+
+
+def _plain(value: object) -> str:
+    """A rule as a person would write it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} = {_plain(one)}" for key, one in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
@@ -143,32 +155,38 @@ class _Players:
 def _places(report: Report) -> str:
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.add_subplot()
+    longest = max((result.candidates for result in report.retrieval.values()), default=1)
     for number, (direction, values) in enumerate(report.per_query.items()):
         if "MedR" not in values:
             continue
         places = np.sort(np.asarray(values["MedR"]))
+        shares = np.arange(1, len(places) + 1) / len(places)
+        at, last = np.unique(places, return_index=True)  # of equal places the highest share counts
+        shares = np.append(shares[np.append(last[1:], len(places)) - 1], 1.0)
         axes.step(
-            places,
-            np.arange(1, len(places) + 1) / len(places),
-            where="post",
-            color=HUES[number],
-            label=direction.replace("_", " "),
-        )
+            np.append(at, longest), shares, where="post", color=HUES[number], label=direction.replace("_", " "),
+            marker="o", markersize=3, markevery=range(len(at)),
+        )  # fmt: skip
     axes.set_xscale("log")
-    axes.set(xlabel="place of the first right answer, or better", ylabel="share of queries", ylim=(0, 1.02))
+    ticks = [base * 10**power for power in range(7) for base in (1, 2, 5) if base * 10**power <= longest]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel="place of the first right answer, or better", ylabel="share of queries", ylim=(0, 1.04))
     axes.grid(color="#e7e9ec")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return _picture(figure, "share of queries whose first right answer stands at a place or better")
 
 
-def _bars(values: dict[str, float], unit: str, most: int = 60) -> str:
+def _bars(values: dict[str, float], unit: str, chance: float, most: int = 60) -> str:
     ordered = sorted(values.items(), key=lambda item: -item[1])
     shown = ordered if len(ordered) <= most else ordered[: most // 2] + ordered[-most // 2 :]
     figure = Figure(figsize=(8, 0.8 + 0.2 * len(shown)), layout="constrained")
     axes = figure.add_subplot()
     names, heights = zip(*shown, strict=True)
     axes.barh(range(len(shown)), heights, color=HUES[0])
+    axes.axvline(chance, color="#8a8f98", linestyle="--", linewidth=1, label="chance")
+    axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
     axes.set_yticks(range(len(shown)), names, fontsize=8)
     axes.invert_yaxis()
     axes.set(xlabel=unit, xlim=(0, 1))

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from xmodal.evaluation import FewShotCurve
@@ -68,11 +70,14 @@ def plot_reasons(reasons: Reasons, path: str | Path, *, title: str, window_secon
     extent = (begin, begin + window_seconds, 0, bands)
     below.imshow(reasons.features, origin="lower", aspect="auto", cmap=colormaps["gray_r"], extent=extent)
     limit = float(np.abs(reasons.regions).max()) or 1.0
-    image = below.imshow(
-        reasons.regions, origin="lower", aspect="auto", cmap=colormaps["RdBu_r"], vmin=-limit, vmax=limit, alpha=0.45,
-        extent=extent, interpolation="bilinear",
+    # Where nothing speaks for or against the tag, the spectrum is seen as it is.
+    strength = 0.75 * (np.abs(reasons.regions) / limit) ** 0.7
+    below.imshow(
+        reasons.regions, origin="lower", aspect="auto", cmap=colormaps["RdBu_r"], vmin=-limit, vmax=limit,
+        alpha=strength, extent=extent, interpolation="nearest",
     )  # fmt: skip
     below.set(xlabel="seconds", ylabel="mel band")
+    image = ScalarMappable(Normalize(-limit, limit), colormaps["RdBu_r"])
     figure.colorbar(image, ax=below, label="fall of the score without the place", shrink=0.85)
     write_png(figure, path)
 

@@ -180,9 +180,21 @@ def _sweep(args: Namespace, tracks: Sequence[Track], protocol: Protocol) -> int:
     if args.json:
         print_json([{"choice": name, **figures} for name, figures in found])
         return 0
-    columns = list(found[0][1])
-    rows = [["choice", *columns]]
-    rows += [[name, *(f"{figures[column]:.3f}" for column in columns)] for name, figures in found]
-    spread = [max(f[c] for _, f in found) - min(f[c] for _, f in found) for c in columns]
-    print_table([*rows, ["largest - smallest", *(f"{value:.3f}" for value in spread)]])
+    _print_sweep(found)
     return 0
+
+
+def _print_sweep(found: Sequence[tuple[str, dict[str, float]]]) -> None:
+    """A table for each direction, and one for the rest: all in one would not fit a terminal."""
+    columns = list(found[0][1])
+    for direction in ("text_to_audio", "audio_to_text", ""):
+        own = [c for c in columns if (c.startswith(direction) if direction else "_to_" not in c)]
+        # Prompts are words for tags, so they move no figure of captions.
+        chosen = [each for each in found if not (direction and each[0].startswith("prompts"))]
+        if not own:
+            continue
+        rows = [[direction.replace("_", " ") or "tags and more", *(c.removeprefix(f"{direction} ") for c in own)]]
+        rows += [[name, *(f"{figures[c]:.3f}" for c in own)] for name, figures in chosen]
+        moved = [max(f[c] for _, f in chosen) - min(f[c] for _, f in chosen) for c in own]
+        print_table([*rows, ["largest - smallest", *(f"{value:.3f}" for value in moved)]])
+        print_line("")

@@ -44,6 +44,7 @@ from xmodal.tagging import (
 )
 
 _TOP = 5
+_CURVES = 12  # in a picture; the JSON beside it has all
 
 
 def tag(args: Namespace) -> int:
@@ -216,10 +217,10 @@ def _write_curves(
         with written_aside(stem.with_suffix(".json")) as aside:
             aside.write_text(json.dumps(curves, indent=1, ensure_ascii=False) + "\n", "utf-8")
         plot_tag_curves(
-            values,
+            values[:, :_CURVES],
             outcome.start_seconds,
             embedder.model.windows.window_seconds,
-            names,
+            names[:_CURVES],
             stem.with_suffix(".png"),
             title=paths[position].name,
             unit=unit,
