@@ -134,7 +134,7 @@ class SharedReadings(pl.Callback):
     """Hands the texts that were read once to a module that would read them again."""
 
     def on_fit_start(self, _trainer: pl.Trainer, pl_module: Any) -> None:
-        pl_module._readings |= SHARED.readings
+        pl_module._readings.known |= SHARED.readings
 
 
 @dataclass

@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Literal
 
 import torch
@@ -41,7 +42,7 @@ from torch import Tensor, nn
 
 from xmodal.configurable import Configurable
 from xmodal.losses.items import BatchItems, Need
-from xmodal.losses.numerics import unit_vectors
+from xmodal.losses.numerics import above_zero, unit_vectors
 
 Graded = Literal["threshold", "soft target", "weight", "target distance", "by part"]
 """What a relevance between 0 and 1 means to a loss.
@@ -80,17 +81,27 @@ class Pairs:
     @property
     def negative(self) -> Bool[Tensor, "anchors others"]:
         """Pairs that are known not to belong together."""
-        return self.valid & (self.relevance <= 0)
+        return self.valid & ~self.positive
 
-    @property
+    @cached_property
     def positive_weight(self) -> Float[Tensor, "anchors others"]:
         """Weights of the positives, 0 elsewhere."""
-        return torch.where(self.positive, self.weight, 0.0)
+        return above_zero(self.relevance).mul_(self.weight)
 
-    @property
+    @cached_property
     def negative_weight(self) -> Float[Tensor, "anchors others"]:
         """Weights of the negatives, 0 elsewhere."""
-        return torch.where(self.negative, self.weight, 0.0)
+        return self.weight - self.positive_weight
+
+    @property
+    def has_positive(self) -> Bool[Tensor, " anchors"]:
+        """Anchors with a positive."""
+        return self.positive_weight.sum(dim=1) > 0
+
+    @property
+    def has_negative(self) -> Bool[Tensor, " anchors"]:
+        """Anchors with a negative."""
+        return self.negative_weight.sum(dim=1) > 0
 
     @property
     def transposed(self) -> Pairs:
@@ -126,15 +137,20 @@ def make_pairs(
         raise ValueError(f"valid must be boolean, got {valid.dtype}; for pairs that count more or less use weight")
     dtype = torch.float64 if score.dtype == torch.float64 else torch.float32
     score = score.to(dtype)
+    relevance = relevance.detach()
+    if relevance.dtype == torch.bool:  # whose bytes are 0 and 1, and numbers are converted much faster than booleans
+        relevance = relevance.view(torch.uint8)
+    relevance = relevance.to(dtype)
     ones = torch.ones((), dtype=dtype, device=score.device).expand(score.shape)
+    everywhere = torch.ones((), dtype=torch.bool, device=score.device).expand(score.shape)
     if valid is None and weight is None:  # the usual case: nothing to mask, and nothing to copy
-        return Pairs(score, relevance.detach().to(dtype), torch.ones_like(ones, dtype=torch.bool), ones)
+        return Pairs(score, relevance, everywhere, ones)
     weight = ones if weight is None else weight.detach().to(dtype)
     # `> 0` and not `== 0` below: a NaN weight is no weight, and neither is a negative one.
     valid = weight > 0 if valid is None else valid & (weight > 0)
     return Pairs(
         score=score.masked_fill(~valid, 0.0),
-        relevance=relevance.detach().to(dtype).masked_fill(~valid, 0.0),
+        relevance=relevance.masked_fill(~valid, 0.0),
         valid=valid,
         weight=weight.masked_fill(~valid, 0.0),
     )

@@ -159,7 +159,7 @@ class FStatisticLoss(EmbeddingLoss):
         self, anchors: Float[Tensor, "anchors dim"], others: Float[Tensor, "others dim"], pairs: Pairs
     ) -> Float[Tensor, ""]:
         """Mean over the rows."""
-        counted = pairs.positive.any(dim=1) & (pairs.negative.sum(dim=1) >= 2)
+        counted = pairs.has_positive & (pairs.negative.sum(dim=1) >= 2)
         near_weight, far_weight = pairs.positive.to(others.dtype), pairs.negative.to(others.dtype)
         near_count, far_count = near_weight.sum(dim=1, keepdim=True) + 1.0, far_weight.sum(dim=1, keepdim=True)
         near_mean = (near_weight @ others + anchors) / near_count
@@ -253,7 +253,7 @@ class FacilityLocationLoss(PairwiseLoss):
 
     def one_direction(self, pairs: Pairs) -> Float[Tensor, ""]:
         """The columns serve the rows."""
-        served = pairs.positive.any(dim=1)
+        served = pairs.has_positive
         if not served.any():
             return pairs.score.new_zeros(())
         # What is not known to be right or wrong serves nobody: farther than any known text.

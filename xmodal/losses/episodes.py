@@ -55,7 +55,7 @@ class EpisodeLoss(EmbeddingLoss):
         pairs = make_pairs(anchors @ others.T, pairs.relevance, pairs.valid, pairs.weight)
         own, other = hardest_supports(pairs.score, anchors @ anchors.T, pairs.positive)
         against = masked_logsumexp(other / self.temperature, pairs.negative_weight)
-        weight = pairs.positive_weight * pairs.negative.any(dim=1, keepdim=True)
+        weight = pairs.positive_weight * pairs.has_negative[:, None]
         term = F.softplus(against[:, None] - own / self.temperature)
         return ratio_of_sums(((weight * term).sum(dim=1), weight.sum(dim=1))) + self.length_weight * lengths
 

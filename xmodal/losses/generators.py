@@ -47,7 +47,7 @@ class HardnessAwareLoss(PairwiseLoss):
         kept = torch.exp(-self.hardness / plain.clamp(min=1e-6))
         away = distance(pairs.score, "euclidean")
         farthest = away.masked_fill(~pairs.positive, 0.0).amax(dim=1, keepdim=True)
-        moves = pairs.negative & (away > farthest) & pairs.positive.any(dim=1, keepdim=True)
+        moves = pairs.negative & (away > farthest) & pairs.has_positive[:, None]
         moved = 1.0 - (farthest + (away - farthest) * kept).square() / 2
         return self.loss.one_direction(with_negatives(pairs, torch.where(moves, moved, pairs.score)))
 
@@ -175,7 +175,7 @@ class AdversarialNegativeLoss(EmbeddingLoss):
         self, anchors: Float[Tensor, "anchors dim"], others: Float[Tensor, "others dim"], pairs: Pairs
     ) -> Float[Tensor, ""]:
         """The network's and the towers' losses, added."""
-        counted = pairs.positive.any(dim=1) & pairs.negative.any(dim=1)
+        counted = pairs.has_positive & pairs.has_negative
         near = others[top(-pairs.score, pairs.positive, 1).int().argmax(dim=1)]
         far = others[top(pairs.score, pairs.negative, 1).int().argmax(dim=1)]
         a, p, n = anchors.detach(), near.detach(), far.detach()

@@ -14,12 +14,16 @@ from torch.utils.checkpoint import checkpoint
 from xmodal.losses.base import EmbeddingLoss, Graded, Pairs, PairwiseLoss, ratio_of_sums
 from xmodal.losses.numerics import (
     check_range,
+    gram,
     masked_logsumexp,
     max_over_positives,
     sum_over_positives,
 )
 from xmodal.losses.softmax import InfoNCELoss
 from xmodal.losses.triple import top
+
+_LARGEST_SPREAD = 60.0
+"""Between the largest and the smallest exponent that float32 sums can hold side by side, with room to spare."""
 
 
 class NPairLoss(EmbeddingLoss):
@@ -81,13 +85,23 @@ class AngularLoss(EmbeddingLoss):
         """Mean over the positive pairs of the rows."""
         tangent = math.tan(math.radians(self.angle_degrees)) ** 2
         negative_weight = pairs.negative_weight
+        weight = pairs.positive_weight * pairs.has_negative[:, None]
+        many = int(torch.count_nonzero(weight)) > len(anchors)
+        if many and 16 * tangent <= _LARGEST_SPREAD and len(others) <= 2 * len(anchors):
+            # An exponential of a sum is a product of two, so that one product of matrices has the sums of all pairs.
+            by_anchor = (4 * tangent * (pairs.score - 1.0)).exp() * negative_weight
+            by_other = (4 * tangent * (gram(others) - 1.0)).exp()
+            rows, columns = weight.nonzero(as_tuple=True)
+            reach = (by_anchor @ by_other)[rows, columns].log() + 8 * tangent
+            terms = F.softplus(reach - 2 * (1 + tangent) * pairs.score[rows, columns])
+            total = weight.new_zeros(len(weight)).index_add(0, rows, weight[rows, columns] * terms)
+            return ratio_of_sums((total, weight.sum(dim=1)))
 
         def term(rows: Tensor, columns: Tensor) -> Tensor:
-            reach = pairs.score[rows] + others[columns] @ others.T
-            own = 2 * (1 + tangent) * pairs.score[rows, columns]
-            return F.softplus(masked_logsumexp(4 * tangent * reach - own[:, None], negative_weight[rows]))
+            anchor, other = anchors[rows], others[columns]
+            reach = masked_logsumexp(4 * tangent * (anchor + other) @ others.T, negative_weight[rows])
+            return F.softplus(reach - 2 * (1 + tangent) * torch.linalg.vecdot(anchor, other))
 
-        weight = pairs.positive_weight * pairs.negative.any(dim=1, keepdim=True)
         return ratio_of_sums((sum_over_positives(term, weight), weight.sum(dim=1)))
 
 
@@ -179,7 +193,7 @@ class RobustMarginLoss(EmbeddingLoss):
 
         lowest = torch.full_like(pairs.score, -2e4)  # below every radius: |gap| <= 2 over a distance of 1e-4
         radii = max_over_positives(radius, pairs.positive, lowest)
-        counted = pairs.positive.any(dim=1) & pairs.negative.any(dim=1)
+        counted = pairs.has_positive & pairs.has_negative
         least = radii.masked_fill(~pairs.negative, torch.inf).amin(dim=1).masked_fill(~counted, self.margin)
         return ratio_of_sums((F.relu(self.margin - least), counted.to(least.dtype)))
 
@@ -216,7 +230,7 @@ class PointToSetLoss(EmbeddingLoss):
         self, anchors: Float[Tensor, "anchors dim"], others: Float[Tensor, "others dim"], pairs: Pairs
     ) -> Float[Tensor, ""]:
         """Mean over the anchors."""
-        weight = pairs.negative_weight * pairs.positive.any(dim=1, keepdim=True)
+        weight = pairs.negative_weight * pairs.has_positive[:, None]
         near = span_distance(anchors, others, pairs.positive, self.ridge)
         far = 1.0 - pairs.score.square() / (1.0 + self.ridge)
         return ratio_of_sums(((weight * F.relu(self.margin + near[:, None] - far)).sum(dim=1), weight.sum(dim=1)))
@@ -286,5 +300,5 @@ class HardConceptLoss(EmbeddingLoss):
                 lambda rows, columns: others[columns] @ others.T, pairs.positive, torch.full_like(pairs.score, -2.0)
             )
             chosen = pairs.positive | top(alike, pairs.negative, self.negatives)
-            chosen |= ~pairs.positive.any(dim=1, keepdim=True)  # nothing to be like: all negatives stay
+            chosen |= ~pairs.has_positive[:, None]  # nothing to be like: all negatives stay
         return self.loss.one_direction(pairs.weighted(chosen.to(pairs.score.dtype)))

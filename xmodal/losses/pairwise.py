@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from xmodal.losses.base import Graded, Pairs, PairwiseLoss, Terms
-from xmodal.losses.numerics import Distance, LogitScale, check_choice, check_range, distance, weighted_mean
+from xmodal.losses.numerics import Distance, LogitScale, above_zero, check_choice, check_range, distance, weighted_mean
 
 Average = Literal["all", "active"]
 
@@ -64,7 +64,7 @@ class ContrastiveLoss(PairwiseLoss):
         near_weight = pairs.positive_weight * pairs.relevance
         far_weight = pairs.negative_weight
         if self.average == "active":
-            near_weight, far_weight = near_weight * (near > 0), far_weight * (far > 0)
+            near_weight, far_weight = near_weight * above_zero(near), far_weight * above_zero(far)
         total = [(near_weight * near).sum(dim=1), self.negative_weight * (far_weight * far).sum(dim=1)]
         return torch.stack(total, dim=1), torch.stack([near_weight.sum(dim=1), far_weight.sum(dim=1)], dim=1)
 
@@ -174,7 +174,7 @@ class MarginLoss(PairwiseLoss):
         """Active pairs of both kinds, averaged together, and the boundary's own cost."""
         beyond = distance(pairs.score, "euclidean") - self.beta
         near, far = F.relu(self.margin + beyond), F.relu(self.margin - beyond)
-        near_weight, far_weight = pairs.positive_weight * (near > 0), pairs.negative_weight * (far > 0)
+        near_weight, far_weight = pairs.positive_weight * above_zero(near), pairs.negative_weight * above_zero(far)
         total = (near_weight * near + far_weight * far).sum(dim=1)
         judged = pairs.valid.any(dim=1).to(total.dtype)
         return (
@@ -207,7 +207,7 @@ class TripletUpperBoundLoss(PairwiseLoss):
         away = distance(pairs.score, "euclidean")
         near, far = pairs.positive_weight, pairs.negative_weight
         term = weighted_mean(away, near, dim=1) - weighted_mean(away, far, dim=1) / 3
-        counted = pairs.positive.any(dim=1)
+        counted = pairs.has_positive
         return torch.where(counted, term, 0.0), counted.to(term.dtype)
 
 
@@ -254,11 +254,11 @@ class RankedListLoss(PairwiseLoss):
         """Anchors with a positive and anchors with a negative, averaged apart."""
         away = distance(pairs.score, "euclidean")
         excess, lack = F.relu(away - (self.alpha - self.margin)), F.relu(self.alpha - away)
-        near = pairs.positive_weight * (excess > 0) * (self.positive_sharpness * excess).exp()
-        far = pairs.negative_weight * (lack > 0) * (self.negative_sharpness * lack).exp()
+        near = pairs.positive_weight * above_zero(excess) * (self.positive_sharpness * excess).exp()
+        far = pairs.negative_weight * above_zero(lack) * (self.negative_sharpness * lack).exp()
         terms = [
             (1 - self.balance) * weighted_mean(excess, near, dim=1),
             self.balance * weighted_mean(lack, far, dim=1),
         ]
-        counted = torch.stack([pairs.positive.any(dim=1), pairs.negative.any(dim=1)], dim=1)
+        counted = torch.stack([pairs.has_positive, pairs.has_negative], dim=1)
         return torch.stack(terms, dim=1), counted.to(away.dtype)

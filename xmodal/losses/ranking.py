@@ -91,7 +91,7 @@ class FastAPLoss(PairwiseLoss):
         precision = near.cumsum(dim=1) / torch.where(so_far > 0, so_far, 1.0)
         total = near.sum(dim=1)
         term = 1.0 - (near * precision).sum(dim=1) / torch.where(total > 0, total, 1.0)
-        counted = pairs.positive.any(dim=1)
+        counted = pairs.has_positive
         return torch.where(counted, term, 0.0), counted.to(term.dtype)
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from xmodal.losses.base import Graded, Pairs, PairwiseLoss, Terms
-from xmodal.losses.numerics import LogitScale, check_choice, check_range, log1mexp, masked_logsumexp
+from xmodal.losses.numerics import LogitScale, above_zero, check_choice, check_range, log1mexp, masked_logsumexp
 
 Denominator = Literal["all", "own", "negatives"]
 
@@ -57,7 +57,8 @@ class InfoNCELoss(PairwiseLoss):
 
     def row_terms(self, pairs: Pairs) -> Terms:
         """One term for each anchor with a positive."""
-        logits = self.scale() * (pairs.score - self.margin * pairs.positive)
+        score = pairs.score - self.margin * above_zero(pairs.relevance) if self.margin else pairs.score
+        logits = self.scale() * score
         share = pairs.relevance.clamp(min=0.0) * pairs.weight
         total = share.sum(dim=1, keepdim=True)
         share = share / torch.where(total > 0, total, 1.0)
@@ -69,7 +70,7 @@ class InfoNCELoss(PairwiseLoss):
             alone = self.denominator == "negatives"
             against = masked_logsumexp(logits, pairs.negative_weight if alone else pairs.weight)
             term = against - (share * logits).sum(dim=1)
-            counted = counted & pairs.negative.any(dim=1) if alone else counted
+            counted = counted & pairs.has_negative if alone else counted
         return torch.where(counted, term, 0.0), counted.to(term.dtype)
 
 
@@ -114,8 +115,8 @@ class NCALoss(PairwiseLoss):
         logits = self.scale() * pairs.score
         alone = self.denominator == "negatives"
         against = masked_logsumexp(logits, pairs.negative_weight if alone else pairs.weight)
-        counted = pairs.positive.any(dim=1)
-        counted = counted & pairs.negative.any(dim=1) if alone else counted
+        counted = pairs.has_positive
+        counted = counted & pairs.has_negative if alone else counted
         term = against - masked_logsumexp(logits, pairs.positive_weight)
         return torch.where(counted, term, 0.0), counted.to(term.dtype)
 
@@ -156,7 +157,7 @@ class MultiSimilarityLoss(PairwiseLoss):
         centred = pairs.score - self.base
         near = F.softplus(masked_logsumexp(-self.alpha * centred, pairs.positive_weight)) / self.alpha
         far = F.softplus(masked_logsumexp(self.beta * centred, pairs.negative_weight)) / self.beta
-        counted = pairs.positive.any(dim=1)
+        counted = pairs.has_positive
         return torch.where(counted, near + far, 0.0), counted.to(near.dtype)
 
 
@@ -190,7 +191,7 @@ class CircleLoss(PairwiseLoss):
         pull, push = F.relu(1.0 + margin - score.detach()), F.relu(score.detach() + margin)
         near = masked_logsumexp(-self.sharpness * pull * (score - 1.0 + margin), pairs.positive_weight)
         far = masked_logsumexp(self.sharpness * push * (score - margin), pairs.negative_weight)
-        counted = pairs.positive.any(dim=1) & pairs.negative.any(dim=1)
+        counted = pairs.has_positive & pairs.has_negative
         return torch.where(counted, F.softplus(near + far), 0.0), counted.to(score.dtype)
 
 
@@ -223,7 +224,7 @@ class ProxyAnchorLoss(PairwiseLoss):
         """Anchors with a positive, and all anchors with a valid pair, averaged apart."""
         near = F.softplus(masked_logsumexp(-self.alpha * (pairs.score - self.margin), pairs.positive_weight))
         far = F.softplus(masked_logsumexp(self.alpha * (pairs.score + self.margin), pairs.negative_weight))
-        counted = torch.stack([pairs.positive.any(dim=1), pairs.valid.any(dim=1)], dim=1)
+        counted = torch.stack([pairs.has_positive, pairs.valid.any(dim=1)], dim=1)
         return torch.where(counted, torch.stack([near, far], dim=1), 0.0), counted.to(near.dtype)
 
 
@@ -284,7 +285,7 @@ class HardestSupportLoss(PairwiseLoss):
     def row_terms(self, pairs: Pairs) -> Terms:
         """One term for each anchor with a positive."""
         logits = self.scale() * pairs.score
-        counted = pairs.positive.any(dim=1)
+        counted = pairs.has_positive
         farthest = logits.masked_fill(~pairs.positive, torch.inf).amin(dim=1).masked_fill(~counted, 0.0)
         term = F.softplus(masked_logsumexp(logits, pairs.negative_weight) - farthest)
         return torch.where(counted, term, 0.0), counted.to(term.dtype)

@@ -9,6 +9,7 @@ at temperatures below 0.025, where its exponentials need maxima, which is not wo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -23,6 +24,7 @@ from xmodal.losses.numerics import check_range
 from xmodal.losses.softmax import InfoNCELoss
 
 _SCORES_A_BLOCK = 2**24
+_TILE = 1024
 _SMALLEST_NORM = 1e-12
 _LARGEST_LOGIT = 40.0
 
@@ -120,7 +122,7 @@ class _Side:
 
     def in_place(self, gradient: Float[Tensor, "items dim"]) -> Float[Tensor, "items dim"]:
         """From the gradient of the unit vectors to that of the vectors."""
-        rows_at_once = max(1, 2**14 // max(gradient.shape[1], 1))
+        rows_at_once = max(1, 2**15 // max(gradient.shape[1], 1))
         for start in range(0, len(self), rows_at_once):
             rows = slice(start, start + rows_at_once)
             unit, part = self.unit(rows), gradient[rows]
@@ -151,9 +153,9 @@ def _carry(
     others: _Side,
     gradients: Gradients,
 ) -> None:
-    """Add what the slopes of a block's cosines are for the unit vectors of both sides."""
+    """Add what the slopes of a block's cosines are for the unit vectors of both sides; uses the slopes up."""
     gradients[1].addmm_(slope.T, anchors.unit(rows))
-    gradients[0][rows].addmm_(slope * others.inverse, others.vectors)
+    gradients[0][rows].addmm_(slope.mul_(others.inverse), others.vectors)
 
 
 # -- any loss of rows --------------------------------------------------------------------------------------------------
@@ -187,14 +189,14 @@ def _direction(
     trained = [parameter for parameter in loss.parameters() if parameter.requires_grad]
     blocks = blocks_of(block, len(anchors), len(others))
 
-    def terms(rows: slice, *, graph: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Scores of a block, sum and number of its terms, and the sum's slopes where the loss knows them."""
+    def terms(rows: slice, *, graph: bool) -> tuple[Tensor | None, Tensor, Tensor, Tensor | None]:
+        """Scores of a block, sum and number of its terms; slopes in the place of scores where the loss knows them."""
         score = _cosines(rows, anchors, others)
         pairs = make_pairs(score, *_rows_of(given, rows))
         known = loss.row_slopes(pairs) if graph else None
         if known is not None:
             (total, count), slope = known
-            return score, total.sum(dim=0) + 0.0 * pairs.score.sum(), count.sum(dim=0), slope
+            return None, total.sum(dim=0) + 0.0 * score.sum(), count.sum(dim=0), slope
         score.requires_grad_(graph)
         with torch.set_grad_enabled(graph):
             pairs = make_pairs(score, *_rows_of(given, rows))
@@ -202,9 +204,12 @@ def _direction(
             # The zero holds a graph where no term does, and a NaN that a mask would hide.
             return score, total.sum(dim=0) + 0.0 * pairs.score.sum(), count.detach().sum(dim=0), None
 
-    def gather(rows: slice, score: Tensor, block_total: Tensor, slope: Tensor | None, weight: Tensor | None) -> None:
+    def gather(
+        rows: slice, score: Tensor | None, block_total: Tensor, slope: Tensor | None, weight: Tensor | None
+    ) -> None:
         assert gradients is not None
-        if slope is not None:
+        if score is None or slope is not None:
+            assert slope is not None
             _carry(slope if weight is None else slope * weight, rows, anchors, others, gradients)
             return
         slope, *more = torch.autograd.grad(block_total, [score, *trained], weight, allow_unused=True)
@@ -250,31 +255,21 @@ def _two_way_softmax(
     with torch.enable_grad():
         scale = loss.scale()
     factor = scale.detach()
-    blocks = blocks_of(block, len(audio), len(text))
     unit_text = text.unit(slice(None))
-    spare = [audio.vectors.new_empty(blocks[0].stop if blocks else 0, len(text)) for _ in range(3 if wanted else 2)]
-
-    def exponentials(rows: slice) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor], Tensor]:
-        """Logits of a block and their exponentials, and the places and targets of its positives."""
-        relevance, valid, _ = _rows_of(given, rows)
-        logits = torch.mm(audio.unit(rows) * factor, unit_text.T, out=spare[0][: len(relevance)])
-        positive = relevance if relevance.dtype == torch.bool else relevance > 0
-        i, j = _places(positive if valid is None else positive & valid)
-        if loss.margin:
-            logits[i, j] -= loss.margin * factor
-        if valid is None:
-            made = torch.exp(logits, out=spare[1][: len(logits)])
-        else:
-            made = torch.exp(logits.masked_fill_(~valid, 0.0), out=spare[1][: len(logits)]).masked_fill_(~valid, 0.0)
-        return logits, made, (i, j), relevance[i, j].to(logits.dtype)
+    tiles = list(_tiles(block, len(audio), len(text)))
+    size = min(block or _TILE, len(audio)), min(_TILE, len(text))
+    spare = [audio.vectors.new_empty(size) for _ in range(2)]
+    exponentials = _Exponentials(given, loss.margin * factor if loss.margin else None, spare[0])
 
     rows_sums, column_sums = _Sums(audio), _Sums(text)
-    for rows in blocks:
-        logits, made, (i, j), target = exponentials(rows)
-        rows_sums.exponentials[rows] = made.sum(dim=1)
-        column_sums.exponentials += made.sum(dim=0)
-        rows_sums.add(i + rows.start, target, logits[i, j])
-        column_sums.add(j, target, logits[i, j])
+    for rows, several in tiles:
+        scaled = audio.unit(rows) * factor
+        for columns in several:
+            made, (i, j), target, logit = exponentials(rows, columns, scaled, unit_text)
+            rows_sums.exponentials[rows] += made.sum(dim=1)
+            column_sums.exponentials[columns] += made.sum(dim=0)
+            rows_sums.add(i + rows.start, target, logit)
+            column_sums.add(j + columns.start, target, logit)
     whole = sum(loss.direction_weights)
     shares = [share / whole for share in loss.direction_weights]
     value = rows_sums.loss(shares[0]) + column_sums.loss(shares[1])
@@ -282,22 +277,67 @@ def _two_way_softmax(
         return value, None, []
     gradients = torch.zeros_like(audio.vectors), torch.zeros_like(text.vectors)
     of_factor = torch.zeros_like(factor)
-    for rows in blocks:
-        logits, slope, (i, j), target = exponentials(rows)
-        per_pair = torch.add(
-            rows_sums.per_exponential[rows, None], column_sums.per_exponential, out=spare[2][: len(logits)]
-        )
-        slope.mul_(per_pair)
-        slope[i, j] -= target * (rows_sums.per_target[i + rows.start] + column_sums.per_target[j])
-        of_factor += torch.dot(slope.flatten(), logits.flatten())
-        gradients[0][rows].addmm_(slope, unit_text)
-        gradients[1].addmm_(slope.T, audio.unit(rows))
+    for rows, several in tiles:
+        unit = audio.unit(rows)
+        scaled = unit * factor
+        for columns in several:
+            slope, (i, j), target, _ = exponentials(rows, columns, scaled, unit_text)
+            per_pair = spare[1][: slope.shape[0], : slope.shape[1]]
+            slope.mul_(
+                torch.add(rows_sums.per_exponential[rows, None], column_sums.per_exponential[columns], out=per_pair)
+            )
+            slope[i, j] -= target * (rows_sums.per_target[i + rows.start] + column_sums.per_target[j + columns.start])
+            if loss.margin:
+                of_factor -= loss.margin * slope[i, j].sum()
+            gradients[0][rows].addmm_(slope, unit_text[columns])
+            gradients[1][columns].addmm_(slope.T, unit)
+        of_factor += (gradients[0][rows] * unit).sum()  # slopes times cosines, since the cosines are what unit was in
     for each in gradients:
         each.mul_(factor)
     trained = [parameter for parameter in loss.parameters() if parameter.requires_grad]
     with torch.enable_grad():
-        slopes = torch.autograd.grad(scale, trained, of_factor / factor) if trained else ()
+        slopes = torch.autograd.grad(scale, trained, of_factor) if trained else ()
     return value, gradients, list(slopes)
+
+
+class _Exponentials:
+    """Exponentials of the logits of a tile, and what its positives are.
+
+    Args:
+        given: Relevance and valid of all pairs.
+        margin: What is taken from the positives' logits, None for nothing.
+        spare: Where the exponentials are made.
+    """
+
+    def __init__(self, given: Given, margin: Tensor | None, spare: Tensor) -> None:
+        self.relevance, self.valid, _ = given
+        self.margin, self.spare = margin, spare
+
+    def __call__(
+        self, rows: slice, columns: slice, scaled: Float[Tensor, "rows dim"], unit_text: Float[Tensor, "text dim"]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor, Tensor]:
+        """Exponentials of a tile, and the places in it, the targets and the logits of its positives."""
+        relevance = self.relevance[rows, columns]
+        valid = None if self.valid is None else self.valid[rows, columns]
+        logits = torch.mm(scaled, unit_text[columns].T, out=self.spare[: relevance.shape[0], : relevance.shape[1]])
+        positive = relevance if relevance.dtype == torch.bool else relevance > 0
+        i, j = _places(positive if valid is None else positive & valid)
+        if self.margin is not None:
+            logits[i, j] -= self.margin
+        logit = logits[i, j]
+        if valid is None:
+            made = logits.exp_()
+        else:
+            made = logits.masked_fill_(~valid, 0.0).exp_().masked_fill_(~valid, 0.0)
+        return made, (i, j), relevance[i, j].to(logits.dtype), logit
+
+
+def _tiles(block: int | None, anchors: int, others: int) -> Iterator[tuple[slice, list[slice]]]:
+    """Blocks of rows, each with its blocks of columns: tiles that stay in the processor's cache."""
+    height = block or _TILE
+    for start in range(0, anchors if others else 0, height):
+        columns = [slice(first, min(first + _TILE, others)) for first in range(0, others, _TILE)]
+        yield slice(start, min(start + height, anchors)), columns
 
 
 class _Sums:
@@ -338,9 +378,10 @@ class _Sums:
 
 def _places(chosen: Bool[Tensor, "rows others"]) -> tuple[Tensor, Tensor]:
     """Rows and columns of what is chosen; eight at a time where they are few, which takes an eighth of the time."""
-    if chosen.shape[1] % 8 or not chosen.is_contiguous() or chosen.data_ptr() % 8:
+    by_eight = chosen.shape[1] % 8 == 0 and chosen.stride(1) == 1 and chosen.stride(0) % 8 == 0
+    if not by_eight or chosen.data_ptr() % 8:
         i, j = chosen.nonzero(as_tuple=True)
         return i, j
     i, eighth = chosen.view(torch.int64).nonzero(as_tuple=True)
-    which, place = chosen.view(len(chosen), -1, 8)[i, eighth].nonzero(as_tuple=True)
+    which, place = chosen.unflatten(1, (-1, 8))[i, eighth].nonzero(as_tuple=True)
     return i[which], eighth[which] * 8 + place

@@ -71,7 +71,7 @@ class GeneralizedLiftedLoss(PairwiseLoss):
         away = distance(pairs.score, "euclidean")
         near = masked_logsumexp(away, pairs.positive_weight)
         far = masked_logsumexp(self.margin - away, pairs.negative_weight)
-        counted = pairs.positive.any(dim=1) & pairs.negative.any(dim=1)
+        counted = pairs.has_positive & pairs.has_negative
         return torch.where(counted, F.relu(near + far), 0.0), counted.to(away.dtype)
 
 
@@ -111,7 +111,7 @@ class TupletMarginLoss(PairwiseLoss):
         sine = (1.0 - cosine.square()).clamp(min=1e-12).sqrt()
         eased = cosine * math.cos(margin) + sine * math.sin(margin)
         against = masked_logsumexp(self.scale * cosine, pairs.negative_weight)
-        weight = pairs.positive_weight * pairs.negative.any(dim=1, keepdim=True)
+        weight = pairs.positive_weight * pairs.has_negative[:, None]
         term = F.softplus(against[:, None] - self.scale * eased)
         return (weight * term).sum(dim=1), weight.sum(dim=1)
 

@@ -3,7 +3,8 @@
 No triple is ever listed. A hinge over triples is linear in the scores as long as the same triples are active, so it
 is enough to know, for each positive, how many negatives come within the margin, and for each negative the reverse.
 The positives of an anchor are sorted and every negative finds its place among them, which gives both counts in
-O(N M log P) time and O(N M) memory for P positives an anchor, and the gradient is exact.
+O(N M log P) time and O(N M) memory for P positives an anchor, and the gradient is exact. Of few positives each is
+compared with all negatives, which is the same and faster.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from xmodal.losses.base import Pairs, PairwiseLoss, Terms, ratio_of_sums
 from xmodal.losses.numerics import Distance, check_choice, check_range, distance
+
+_FEW = 16
+"""Positives of an anchor from which a sort is faster than a comparison for each."""
 
 Average = Literal["active", "all"]
 Mining = Literal["all", "semi-hard", "hard", "batch-hard"]
@@ -179,10 +183,12 @@ def triple_slopes(
         margin: In units of the closeness.
         semi_hard: Admit only triples with ``c_n < c_p``.
     """
+    pairs = positive_weight.nonzero()
+    places = int(torch.bincount(pairs[:, 0]).amax()) if len(pairs) else 0
+    if places <= _FEW:
+        return _slopes_of_few(closeness, positive_weight, negative_weight, margin, pairs, places, semi_hard=semi_hard)
     # Each anchor's positives, the farthest first, with as many places as the anchor with the most of them needs.
-    positive = positive_weight > 0
-    places = int(positive.sum(dim=1).amax()) if positive.numel() else 0
-    near, where = torch.where(positive, closeness, torch.inf).topk(places, dim=1, largest=False)
+    near, where = torch.where(positive_weight > 0, closeness, torch.inf).topk(places, dim=1, largest=False)
     near_weight = positive_weight.gather(1, where)
     push, pull = _counts(near - margin, near_weight, closeness, negative_weight, inclusive=False)
     if semi_hard:  # less those that the negative has passed altogether
@@ -190,6 +196,38 @@ def triple_slopes(
         push, pull = push.sub_(passed_push).clamp_(min=0.0), (pull - passed_pull).clamp(min=0.0)
     pull = near_weight * pull
     return push.mul_(negative_weight).scatter_add_(1, where, -pull), pull.sum(dim=1)
+
+
+def _slopes_of_few(
+    closeness: Float[Tensor, "anchors others"],
+    positive_weight: Float[Tensor, "anchors others"],
+    negative_weight: Float[Tensor, "anchors others"],
+    margin: float,
+    pairs: Int[Tensor, "pairs 2"],
+    places: int,
+    *,
+    semi_hard: bool,
+) -> tuple[Float[Tensor, "anchors others"], Float[Tensor, " anchors"]]:
+    """The same, one positive of every anchor after the other: two matrices, and no sort."""
+    i, j = pairs.unbind(dim=1)
+    place = torch.arange(len(i), device=i.device) - torch.searchsorted(i, i)  # the pairs come row by row
+    near = closeness.new_full((len(closeness), places), torch.inf).index_put_((i, place), closeness[i, j])
+    near_weight = torch.zeros_like(near).index_put_((i, place), positive_weight[i, j])
+    push, pull = torch.zeros_like(closeness), torch.zeros_like(near)
+    active = push if places == 1 else torch.empty_like(closeness)
+    for edge in range(places):
+        own = near[:, edge, None]
+        torch.gt(closeness, own - margin, out=active).mul_(negative_weight)
+        if semi_hard:
+            active.mul_(closeness < own)
+        pull[:, edge] = active.sum(dim=1)
+        if active is push:
+            push.mul_(near_weight)
+        else:
+            push.addcmul_(active, near_weight[:, edge, None])
+    pull.mul_(near_weight)
+    push[i, j] = -pull[i, place]  # where no negative is
+    return push, pull.sum(dim=1)
 
 
 def _counts(
