@@ -12,6 +12,7 @@ import uvicorn
 
 from serve import logs
 from serve.app import create_app
+from serve.connections import protocol
 from serve.service import Service
 from serve.settings import Settings
 from xmodal.errors import XmodalError
@@ -52,6 +53,7 @@ async def run(settings: Settings) -> int:
         log_config=None,
         server_header=False,
         limit_concurrency=settings.connections,
+        http=protocol(settings.head_seconds),
         timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
     )
     server = _Server(config, service)

@@ -1,0 +1,250 @@
+"""Text search under load: xmodal's server with and without batching, beside a plain FastAPI app, in one run.
+
+    python benchmarks/serve_load.py --quick                   # 10,000 tracks: under a minute
+    python benchmarks/serve_load.py --keep made               # 100,000 tracks x 512; two minutes to make, two to run
+    python benchmarks/serve_load.py --keep made --only memory # 50,000 requests, memory every 5,000
+
+The peer (serve_load_peer.py) is FastAPI + sentence-transformers + FAISS without batching. Both sides have the same text
+model (all-MiniLM-L6-v2 and a linear map to 512 dimensions), the same vectors in the same FAISS graph with the same
+breadth, one process each with OMP_NUM_THREADS=1, uvicorn, and answer ten tracks with their metadata; that both give the
+same tracks is checked first. The vectors are made: clustered, as music is. Texts are distinct, so no cache of queries
+can help; "repeated" asks 200 texts again and again with our cache on. The load comes from a process of its own on the
+same machine, so that server and load share its cores; its part is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from serve_load_client import GENRES, INSTRUMENTS, MOODS, text
+
+HERE = Path(__file__).parent
+DIM, GOAL = 512, 3.0
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+OURS = ["--text-cache", "0"]
+SIDES = {
+    "xmodal": OURS,
+    "xmodal, no batching": [*OURS, "--max-batch", "1", "--max-wait-ms", "0"],
+    "plain app": None,
+    "xmodal, repeated": [],
+}
+
+
+def make(folder: Path, tracks: int) -> None:
+    """A model, an index and what the peer needs of them."""
+    import torch
+    from index import clustered
+
+    from xmodal.embeddings import Embeddings
+    from xmodal.index import build_index
+    from xmodal.model import TwoTower
+    from xmodal.towers import MobileCnn, SentenceTransformerTower
+
+    torch.manual_seed(0)
+    text_tower = SentenceTransformerTower()
+    model = TwoTower(MobileCnn(sample_rate=16000), text_tower, dim=DIM).eval()
+    model.save(folder / "model")
+    text_tower.encoder.save(str(folder / "minilm"))
+    np.save(folder / "projection.npy", next(model.text_projection.parameters()).detach().numpy())
+    vectors, _ = clustered(tracks, 0, DIM)
+    rng = np.random.default_rng(0)
+    facts = [
+        {
+            "path": f"/music/{number:06d}.flac",
+            "title": f"Track {number}",
+            "artist": f"Artist {number % 5000}",
+            "album": f"Album {number % 12000}",
+            "year": int(rng.integers(1950, 2026)),
+            "tags": [str(rng.choice(MOODS)), str(rng.choice(INSTRUMENTS)), str(rng.choice(GENRES))],
+        }
+        for number in range(tracks)
+    ]
+    ids = [f"track{number:06d}" for number in range(tracks)]
+    embeddings = Embeddings(ids, vectors, model.space_id(), metadata=facts, model=str(folder / "model"))
+    build_index(embeddings, "hnsw").save(folder / "index")
+
+
+def memory(pid: int) -> float:
+    """Resident memory in MB."""
+    return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1024  # type: ignore[index]
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process has used, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def server(folder: Path, flags: list[str] | None) -> Iterator[tuple[int, str, int]]:
+    """A server that is ready: port, path of its search, process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    if flags is None:
+        command, path = [sys.executable, str(HERE / "serve_load_peer.py"), str(folder), str(port)], "/search"
+    else:
+        places = ["--index", str(folder / "index"), "--model", str(folder / "model"), "--port", str(port)]
+        command, path = [sys.executable, "-m", "serve", *places, "--log-format", "json", *flags], "/v1/search"
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, env=ENVIRONMENT, stdout=log, stderr=log)
+        try:
+            for _ in range(600):
+                try:
+                    find(port, path, "warm up")
+                    break
+                except OSError:
+                    if process.poll() is not None:
+                        log.seek(0)
+                        raise SystemExit(f"a server did not start: {log.read()[-2000:].decode()}") from None
+                    time.sleep(0.1)
+            yield port, path, process.pid
+        finally:
+            process.terminate()
+            process.wait(40)
+
+
+def find(port: int, path: str, query: str) -> list[dict[str, Any]]:
+    """The hits of a text."""
+    place = f"http://127.0.0.1:{port}{path}?q={urllib.parse.quote(query)}&k=10"
+    with urllib.request.urlopen(place, timeout=30) as answer:
+        hits: list[dict[str, Any]] = json.load(answer)["hits"]
+        return hits
+
+
+def load(port: int, path: str, clients: int, seconds: float, first: int, distinct: int, most: int = 10**12) -> dict:
+    """Ask for some seconds."""
+    words = [str(word) for word in (port, path, clients, seconds, first, distinct, most)]
+    done = subprocess.run(
+        [sys.executable, str(HERE / "serve_load_client.py"), *words], env=ENVIRONMENT, capture_output=True, check=True
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def under_load(folder: Path, clients: list[int], seconds: float) -> list[dict[str, Any]]:
+    """The table of all sides; raises if the sides do not answer alike."""
+    rows: list[dict[str, Any]] = []
+    answers: dict[str, list[list[str]]] = {}
+    first = 0
+    print(f"{'':21} clients      QPS   p50 ms   p95 ms   p99 ms  failed  CPU of server / load")
+    for side, flags in SIDES.items():
+        with server(folder, flags) as (port, path, pid):
+            answers[side] = [[hit["id"] for hit in find(port, path, text(number))] for number in range(-20, 0)]
+            for count in clients:
+                before = cpu_seconds(pid)
+                distinct = 200 if "repeated" in side else 0
+                said = load(port, path, count, seconds, first, distinct)
+                first += said["used"]
+                busy = cpu_seconds(pid) - before
+                milliseconds = np.sort(np.asarray(said["latencies"] or [np.nan])) * 1000
+                row = {
+                    "side": side,
+                    "clients": count,
+                    "qps": len(said["latencies"]) / said["seconds"],
+                    **{f"p{share}": float(np.percentile(milliseconds, share)) for share in (50, 95, 99)},
+                    "failures": said["failures"],
+                }
+                rows.append(row)
+                wall = said["seconds"] + min(1.0, seconds / 4)
+                print(
+                    f"{side:21} {count:7} {row['qps']:8.1f} {row['p50']:8.1f} {row['p95']:8.1f} {row['p99']:8.1f} "
+                    f"{row['failures']:7}  {busy / wall:.2f} / {said['cpu_seconds'] / wall:.2f} cores"
+                    + (f"   {said['failure']}" if said["failure"] else ""),
+                    flush=True,
+                )
+    if len({json.dumps(one) for one in answers.values()}) != 1:
+        raise SystemExit("the sides do not give the same tracks; the comparison means nothing")
+    print("all sides gave the same ten tracks, in the same order, for 20 texts")
+    return rows
+
+
+def over_time(folder: Path, requests: int, every: int) -> tuple[float, list[float]]:
+    """Growth of memory in MB a thousand requests, over the second half, and the readings."""
+    readings = []
+    with server(folder, []) as (port, path, pid):
+        load(port, path, 64, 1e6, 0, 0, 2 * every)  # the cache of queries fills, allocators find their size
+        print(f"after {2 * every} requests to warm up: {memory(pid):.1f} MB")
+        for done in range(every, requests + 1, every):
+            said = load(port, path, 64, 1e6, 2 * every + done, 0, every)
+            readings.append(memory(pid))
+            print(f"{done:7} requests: {readings[-1]:8.1f} MB   {said['failures']} failed", flush=True)
+            if said["failures"]:
+                raise SystemExit(f"requests failed: {said['failure']}")
+    slope = statistics.linear_regression(range(every, requests + 1, every), readings).slope
+    return 1000 * slope, readings
+
+
+def claims_of_load(rows: list[dict[str, Any]], tracks: int) -> list[dict[str, Any]]:
+    """Goals and what became of them."""
+
+    def row(side: str, clients: int) -> dict[str, Any]:
+        return next(row for row in rows if (row["side"], row["clients"]) == (side, clients))
+
+    highest = max(row["clients"] for row in rows)
+    ours, peer = row("xmodal", 64)["qps"], row("plain app", 64)["qps"]
+    failures = sum(one["failures"] for one in rows if one["side"].startswith("xmodal"))
+    slowest = row("xmodal", 1)["p95"]
+    return [
+        {"claim": f"QPS of distinct texts, 64 clients, {tracks} tracks", "ours": ours, "peer": peer,
+         "ratio": ours / peer, "goal": GOAL, "met": ours >= GOAL * peer},
+        {"claim": "the same against ours without batching", "ours": ours, "peer": row("xmodal, no batching", 64)["qps"],
+         "ratio": ours / row("xmodal, no batching", 64)["qps"], "goal": None, "met": None},
+        {"claim": f"failures, all numbers of clients up to {highest}", "ours": failures,
+         "peer": sum(one["failures"] for one in rows if one["side"] == "plain app"), "ratio": None, "goal": 0,
+         "met": failures == 0},
+        {"claim": "p95 of one client, ms", "ours": slowest, "peer": row("plain app", 1)["p95"],
+         "ratio": slowest / row("plain app", 1)["p95"], "goal": 150, "met": slowest < 150},
+    ]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--keep", type=Path, help="folder for model and index, used again if it is there")
+    parser.add_argument("--only", choices=["make", "load", "memory"])
+    parser.add_argument("--tracks", type=int)
+    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--requests", type=int)
+    said = parser.parse_args()
+    tracks = said.tracks or (10_000 if said.quick else 100_000)
+    claims: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (said.keep or Path(temporary)) / f"serve-{tracks}"
+        if not (folder / "index" / "index.json").is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            begun = time.perf_counter()
+            make(folder, tracks)
+            print(f"model and index made in {time.perf_counter() - begun:.0f} s", flush=True)
+        if said.only in (None, "load"):
+            clients = [1, 64] if said.quick else [1, 8, 64, 256]
+            claims += claims_of_load(under_load(folder, clients, said.seconds or (1.5 if said.quick else 5)), tracks)
+        if said.only == "memory" or (said.only is None and not said.quick):
+            requests = said.requests or 50_000
+            slope, readings = over_time(folder, requests, requests // 10)
+            claims.append(
+                {"claim": f"MB a thousand requests, over {requests}", "ours": slope, "peer": None, "ratio": None,
+                 "goal": 0.1, "met": slope < 0.1, "first": readings[0], "last": readings[-1]}
+            )  # fmt: skip
+    for claim in claims:
+        print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in claim.items()}))
+
+
+if __name__ == "__main__":
+    main()
