@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from serve.library import AudioResponse
+from serve import logs
+from serve.library import AudioResponse, NotInLibraryError
 from serve.problems import Problem
 from serve.routes.answers import Answer, service_of
 from serve.schemas import Waveform, Words
@@ -38,7 +40,11 @@ async def audio(request: Request, id: Annotated[Words, Query()]) -> Response:
         (facts,) = await running.in_thread(running.deployed.catalogue.facts, [place])
         if not facts.get("path"):
             raise Problem(404, _NONE, kind="no-audio")
-        opened = await running.in_thread(running.deployed.library.open, str(facts["path"]))
+        try:
+            opened = await running.in_thread(running.deployed.library.open, str(facts["path"]))
+        except NotInLibraryError as refusal:
+            logs.log("audio refused", {"row": place, "reason": refusal.reason}, level=logging.WARNING)
+            raise
     return AudioResponse(opened)
 
 
