@@ -69,7 +69,9 @@ class Uploads:
         found = self._kept.get(key)
         if found is None or found.space_id != space_id:
             raise Problem(
-                404, "this upload is not kept any more; send the file again to /v1/uploads", kind="unknown-id"
+                404,
+                f"the upload {key[:100]!r} is not kept any more; send the file again to /v1/uploads",
+                kind="unknown-upload",
             )
         return found
 

@@ -25,7 +25,8 @@ def shared_audio() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+# Of a module: while playwright runs, its thread has an event loop, and nobody else's asyncio.run would work there.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A headless Chromium, driven by playwright."""
     playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright, to test pages in a browser")

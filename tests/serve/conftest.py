@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from page_served import make_catalogue, reachable
 from served_app import serving
 from tiny import tiny_model
 
@@ -38,3 +39,53 @@ def client_of_tones(tiny_settings):
         client = runner.run(running.__aenter__())
         yield lambda method, path, **arguments: runner.run(client.request(method, path, **arguments))
         runner.run(running.__aexit__(None, None, None))
+
+
+@pytest.fixture(scope="session")
+def page_settings(tmp_path_factory):
+    """Settings for a catalogue with titles, artists, years, tags and moments."""
+    return make_catalogue(tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="session")
+def page_server(page_settings):
+    """The address of the page and its server."""
+    with reachable(page_settings) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def tabs(browser, page_server):
+    """Where tests open their tabs: what was fetched once is not fetched again."""
+    context = browser.new_context(base_url=page_server)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def visit(browser, tabs, page_server):
+    """Opens the page; afterwards it must not have complained, nor asked anybody but its own server."""
+    opened, complaints = [], []
+
+    def open_page(hash="", *, base=page_server, width=1280, height=800, ready=True, **options):
+        context = browser.new_context(base_url=base, **options) if options or base != page_server else tabs
+        page = context.new_page()
+        opened.append(page if context is tabs else context)
+        page.set_viewport_size({"width": width, "height": height})
+        page.set_default_timeout(10_000)
+        page.complaints = complaints
+        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.on(
+            "request",
+            lambda asked: None if asked.url.startswith((base, "blob:", "data:")) else complaints.append(asked.url),
+        )
+        page.goto(f"{base}/{hash}")
+        if ready:
+            page.wait_for_selector("#text:enabled")
+        return page
+
+    yield open_page
+    for one in opened:
+        one.close()
+    assert complaints == []

@@ -335,7 +335,7 @@ def test_a_waveform_shows_where_a_track_is_loud(tiny_settings, served, tmp_path)
         (post("/v1/search", {"terms": [{"text": "a"}, {"text": "a", "weight": -1}]}), 422, "out-of-range", "cancel"),
         (post("/v1/search", {"terms": [{"text": "a"}] * 33}), 422, "out-of-range", "32 terms, got 33"),
         (post("/v1/search", {"terms": [{"track": "none"}]}), 404, "unknown-id", "no track 'none'"),
-        (post("/v1/search", {"terms": [{"audio": "u_none"}]}), 404, "unknown-id", "send the file again"),
+        (post("/v1/search", {"terms": [{"audio": "u_none"}]}), 404, "unknown-upload", "send the file again"),
         (post("/v1/search", {"terms": [{"vector": [1.0]}]}), 422, "out-of-range", "has 12 numbers, got 1"),
         (post("/v1/search", {"terms": [{"vector": [0.0] * 12}]}), 422, "out-of-range", "needs a direction"),
         (post("/v1/search", {"terms": [{"text": "a"}], "where": ["x"]}), 422, "out-of-range", "is no condition"),

@@ -1,41 +1,11 @@
 /**
  * The server, as the page sees it: JSON in and out, problems as errors with a sentence, waiting when it is busy.
- *
- * @typedef {{name: string, kind: string | null, probability: number | null}} HitTag
- * @typedef {object} Hit
- * @property {number} rank
- * @property {string} id
- * @property {string | null} title
- * @property {string | null} artist
- * @property {string | null} album
- * @property {number | null} score null in a list that nothing was asked of
- * @property {HitTag[]} tags
- * @property {number | null} duration_seconds
- * @property {number | null} start_seconds
- * @property {number | null} end_seconds
- * @property {string | null} audio
- * @property {Record<string, unknown>} metadata
- *
- * @typedef {{space_id: string, milliseconds: number | null, hits: Hit[], next_offset: number | null, total?: number}} Answer
- * @typedef {object} Info
- * @property {string} name
- * @property {string} version
- * @property {string} space_id
- * @property {number} dim
- * @property {number} tracks
- * @property {string} engine
- * @property {string} model
- * @property {boolean} moments
- * @property {boolean} audio
- * @property {{max_bytes: number, max_seconds: number, formats: string[]}} upload
- * @property {string[]} example_queries
- * @property {boolean} token_needed
- * @typedef {{name: string, kind: "tags" | "text" | "number", values?: {value: string, count: number}[], min?: number, max?: number}} Facet
- * @typedef {{audio: string, name: string, duration_seconds: number, expires_seconds: number}} Upload
- * @typedef {{id: string, x: number, y: number, title: string | null, artist: string | null, tags: string[]}} Point
  */
 
+/** @typedef {import("./types.js").RequestOptions} RequestOptions @typedef {import("./types.js").Upload} Upload */
+
 const MOST_TRIES = 5;
+const COOKIE_SAFE = /^[\w!#$%&'()*+\-./:<=>?@[\]^`{|}~]+$/; // RFC 6265
 const LONGEST_WAIT = 30; // seconds; a server that wants more than this is better asked by hand
 
 /** A refusal by the server, or no answer at all. `message` is a sentence for people. */
@@ -55,12 +25,6 @@ export class ApiError extends Error {
   }
 }
 
-/**
- * @typedef {object} RequestOptions
- * @property {AbortSignal} [signal]
- * @property {(seconds: number) => void} [onWait] the server is busy; it is asked again after so long
- */
-
 /** Says that a request was given up by the page itself. @param {unknown} error */
 export function isAbort(error) {
   return error instanceof DOMException && error.name === "AbortError";
@@ -74,6 +38,8 @@ export class Api {
     this.token = null;
     /** Asks somebody for a token; null if there is none to be had. @type {(refused: boolean) => Promise<string | null>} */
     this.askToken = async () => null;
+    /** Somebody is being asked. @type {Promise<string | null> | undefined} */
+    this.asking = undefined;
     this.#restoreToken();
   }
 
@@ -115,12 +81,12 @@ export class Api {
   }
 
   /**
-   * What an audio element can be given: the address, or with a token, which an audio element cannot send, a copy.
+   * What an audio element can be given: the address, or a copy where the token has to be sent and is no cookie.
    * @param {string} id
    * @param {AbortSignal} signal
    */
   async audioSource(id, signal) {
-    if (!this.token) return this.audioUrl(id);
+    if (!this.token || COOKIE_SAFE.test(this.token)) return this.audioUrl(id);
     const response = await this.#fetch(this.url("v1/audio", { id }), { signal, headers: this.#headers() });
     if (!response.ok) throw await problem(response);
     return URL.createObjectURL(await response.blob());
@@ -252,6 +218,8 @@ export class Api {
   /** @param {string} token */
   #keepToken(token) {
     this.token = token;
+    // An audio element sends no headers, but it does send cookies, and can then play before it has all.
+    if (COOKIE_SAFE.test(token)) document.cookie = `xmodal_token=${token}; path=/; SameSite=Strict`;
     try {
       sessionStorage.setItem("token", token);
     } catch {

@@ -3,19 +3,7 @@
 import { el } from "./dom.js";
 import { titleOf } from "./format.js";
 
-/**
- * What is written of a track; a point of the map has no score and no moment.
- * @typedef {object} Listed
- * @property {string} id
- * @property {string | null} [title]
- * @property {string | null} [artist]
- * @property {string | null} [album]
- * @property {number} [score]
- * @property {number | null} [start_seconds]
- * @property {number | null} [end_seconds]
- * @property {number | null} [duration_seconds]
- * @property {(string | import("./api.js").HitTag)[]} [tags]
- */
+/** @typedef {import("./types.js").Listed} Listed */
 
 const COLUMNS = ["rank", "id", "title", "artist", "album", "score", "start_seconds", "end_seconds", "duration_seconds", "tags", "audio"];
 

@@ -3,7 +3,7 @@
 import { byId, debounced, el } from "./dom.js";
 import { fieldName } from "./format.js";
 
-/** @typedef {import("./api.js").Facet} Facet */
+/** @typedef {import("./types.js").Facet} Facet */
 
 const SHOWN_AT_FIRST = 8;
 const TYPING_PAUSE = 500; // milliseconds: a year has four digits, and the first one is no filter

@@ -5,7 +5,7 @@ import { clock, percent, titleOf } from "./format.js";
 import { showPlay } from "./player-bar.js";
 import { Wave } from "./waveform.js";
 
-/** @typedef {import("./api.js").Hit} Hit @typedef {import("./player.js").Playable} Playable */
+/** @typedef {import("./types.js").Hit} Hit @typedef {import("./types.js").Playable} Playable */
 
 /**
  * What can be done with a row.
@@ -109,7 +109,7 @@ export class Row {
 }
 
 /**
- * @param {import("./api.js").HitTag} tag
+ * @param {import("./types.js").HitTag} tag
  * @param {(name: string) => void} onTag
  */
 function tagItem({ name, kind, probability }, onTag) {

@@ -24,10 +24,12 @@ export class MapCanvas {
     this.listeners = listeners;
     /** @type {Camera} */
     this.camera = { ...WHOLE };
+    /** @type {Float32Array} */
     this.places = new Float32Array(0); // x and y of each point in turn, in map units
     this.screen = new Float32Array(0); // the same in CSS pixels, as drawn last
     /** @type {string[]} */
     this.colours = [];
+    /** @type {Uint8Array} */
     this.faint = new Uint8Array(0); // points that stand back
     /** @type {Set<number>} */
     this.ringed = new Set();
@@ -57,6 +59,11 @@ export class MapCanvas {
 
   get size() {
     return { width: this.canvas.clientWidth, height: this.canvas.clientHeight };
+  }
+
+  /** Whether keys move it, and what lies in the middle is what they mean. */
+  get byKeys() {
+    return document.activeElement === this.canvas && this.canvas.matches(":focus-visible");
   }
 
   /** @param {Float32Array} places */
@@ -215,40 +222,62 @@ export class MapCanvas {
     if (!this.canvas.clientWidth) return;
     const { context, width, height } = sharpContext(this.canvas);
     const count = this.places.length / 2;
-    const [ink, accent, soft, rest] = colours("ink", "accent", "accent-soft", "dot");
-    const radius = Math.max(1.7, Math.min(5, 110 / Math.sqrt(count || 1))) * Math.min(2.2, Math.sqrt(this.camera.zoom));
     for (let at = 0; at < count; at += 1) {
-      const [across, down] = toScreen(this.camera, { width, height }, this.places[2 * at], this.places[2 * at + 1]);
-      this.screen[2 * at] = across;
-      this.screen[2 * at + 1] = down;
+      this.screen.set(toScreen(this.camera, { width, height }, this.places[2 * at], this.places[2 * at + 1]), 2 * at);
     }
-    const picture = dots(radius);
-    const put = (/** @type {number} */ at, /** @type {string} */ colour) => {
-      const [across, down] = [this.screen[2 * at], this.screen[2 * at + 1]];
-      if (across < -9 || down < -9 || across > width + 9 || down > height + 9) return;
-      const dot = picture(colour);
-      context.drawImage(dot.canvas, across - dot.half, down - dot.half, 2 * dot.half, 2 * dot.half);
-    };
-    context.globalAlpha = 0.28;
-    for (let at = 0; at < count; at += 1) if (this.faint[at]) put(at, this.colours[at] || rest);
-    context.globalAlpha = 0.85;
-    for (let at = 0; at < count; at += 1) if (!this.faint[at]) put(at, this.colours[at] || rest);
-    context.globalAlpha = 1;
+    const radius = Math.max(1.7, Math.min(5, 110 / Math.sqrt(count || 1))) * Math.min(2.2, Math.sqrt(this.camera.zoom));
+    this.#drawDots(context, { width, height }, radius);
+    if (this.lasso.length > 1) this.#drawLasso(context, { width, height });
+    this.#drawRings(context, radius);
+  }
 
-    if (this.lasso.length > 1) {
-      context.beginPath();
-      for (const [x, y] of this.lasso) context.lineTo(...toScreen(this.camera, { width, height }, x, y));
-      context.closePath();
-      context.fillStyle = soft;
-      context.globalAlpha = 0.45;
-      context.fill();
-      context.globalAlpha = 1;
-      context.strokeStyle = accent;
-      context.lineWidth = 1.5;
-      context.setLineDash([4, 3]);
-      context.stroke();
-      context.setLineDash([]);
+  /**
+   * @param {CanvasRenderingContext2D} context
+   * @param {import("./map-geometry.js").Size} size
+   * @param {number} radius
+   */
+  #drawDots(context, { width, height }, radius) {
+    const [rest] = colours("dot");
+    const picture = dots(radius);
+    // Those that stand back lie behind.
+    for (const faint of [1, 0]) {
+      context.globalAlpha = faint ? 0.28 : 0.85;
+      for (let at = 0; at < this.faint.length; at += 1) {
+        const [across, down] = [this.screen[2 * at], this.screen[2 * at + 1]];
+        if (this.faint[at] !== faint || across < -9 || down < -9 || across > width + 9 || down > height + 9) continue;
+        const { canvas, half } = picture(this.colours[at] || rest);
+        context.drawImage(canvas, across - half, down - half, 2 * half, 2 * half);
+      }
     }
+    context.globalAlpha = 1;
+  }
+
+  /**
+   * @param {CanvasRenderingContext2D} context
+   * @param {import("./map-geometry.js").Size} size
+   */
+  #drawLasso(context, size) {
+    const [accent, soft] = colours("accent", "accent-soft");
+    context.beginPath();
+    for (const [x, y] of this.lasso) context.lineTo(...toScreen(this.camera, size, x, y));
+    context.closePath();
+    context.fillStyle = soft;
+    context.globalAlpha = 0.45;
+    context.fill();
+    context.globalAlpha = 1;
+    context.strokeStyle = accent;
+    context.lineWidth = 1.5;
+    context.setLineDash([4, 3]);
+    context.stroke();
+    context.setLineDash([]);
+  }
+
+  /**
+   * @param {CanvasRenderingContext2D} context
+   * @param {number} radius
+   */
+  #drawRings(context, radius) {
+    const [ink, accent] = colours("ink", "accent");
     const ring = (/** @type {number} */ at, /** @type {number} */ more, /** @type {string} */ colour, /** @type {number} */ line) => {
       context.beginPath();
       context.arc(this.screen[2 * at], this.screen[2 * at + 1], radius + more, 0, 2 * Math.PI);
@@ -259,7 +288,7 @@ export class MapCanvas {
     for (const at of this.chosen) ring(at, 1.5, accent, 1);
     for (const at of this.ringed) ring(at, 3, ink, 1.5);
     if (this.playing >= 0) ring(this.playing, 5, accent, 3);
-    const near = document.activeElement === this.canvas && this.near < 0 && this.canvas.matches(":focus-visible") ? this.middle() : this.near;
+    const near = this.near < 0 && this.byKeys ? this.middle() : this.near;
     if (near >= 0) ring(near, 4, ink, 2);
   }
 }

@@ -1,16 +1,8 @@
-/**
- * What is heard: one audio element for the whole page, so that never two tracks sound at once.
- *
- * @typedef {object} Playable
- * @property {string} id
- * @property {string} title
- * @property {string} by
- * @property {number} start where the matching moment begins, in seconds
- * @property {number | null} end
- * @property {number | null} duration
- */
+/** What is heard: one audio element for the whole page, so that never two tracks sound at once. */
 
 import { isAbort } from "./api.js";
+
+/** @typedef {import("./types.js").Playable} Playable */
 
 /** Fires `change` when another track is chosen or it starts or stops, `time` while it plays, `problem` with a sentence. */
 export class Player extends EventTarget {
@@ -28,6 +20,8 @@ export class Player extends EventTarget {
     this.list = [];
     /** @type {AbortController | null} */
     this.loading = null;
+    /** Where to be once the length is known. @type {number | undefined} */
+    this.pending = undefined;
     for (const event of ["play", "pause", "ended"]) audio.addEventListener(event, () => this.#tell("change"));
     audio.addEventListener("timeupdate", () => this.#tell("time"));
     audio.addEventListener("seeked", () => this.#tell("time"));

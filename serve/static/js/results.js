@@ -6,7 +6,7 @@ import { Row, playable } from "./hit.js";
 import { announce } from "./notices.js";
 import { loadWave } from "./waveform.js";
 
-/** @typedef {import("./api.js").Hit} Hit */
+/** @typedef {import("./types.js").Hit} Hit */
 
 export class Results {
   /**
@@ -98,16 +98,15 @@ export class Results {
    * What is shown before anything is asked.
    * @param {string[]} examples
    * @param {(text: string) => void} onExample
-   * @param {boolean} sound
    */
-  welcome(examples, onExample, sound) {
+  welcome(examples, onExample) {
     const list = examples.map((text) =>
       el("li", {}, el("button", { type: "button", class: "example", text, on: { click: () => onExample(text) } })),
     );
     const hints = [
-      sound ? "Drop an audio file anywhere on this page to find what sounds like it." : "",
+      "Drop an audio file anywhere on this page to find what sounds like it.",
       "Join words by plus and minus: strings + slow − drums.",
-    ].filter(Boolean);
+    ];
     byId("empty").replaceChildren(
       el("p", { class: "lead", text: list.length ? "Say what it should sound like, for example" : "Say what it should sound like." }),
       el("ul", { class: "examples" }, ...list),

@@ -5,7 +5,7 @@ import { isAbort } from "./api.js";
 import { searchBody } from "./query.js";
 import { asks } from "./state.js";
 
-/** @typedef {import("./state.js").State} State @typedef {import("./api.js").Answer} Answer */
+/** @typedef {import("./state.js").State} State @typedef {import("./types.js").Answer} Answer */
 
 const TYPING_PAUSE = 110; // milliseconds: between two keys of a fast typist
 
@@ -26,7 +26,7 @@ export class Searcher {
     this.running = null;
     /** @type {State | null} */
     this.state = null;
-    this.typed = debounced(TYPING_PAUSE, () => this.state && this.#ask(this.state, 0, this.state.shown));
+    this.typed = debounced(TYPING_PAUSE, () => this.state && this.#ask(this.state, 0, this.state.shown + named(this.state)));
   }
 
   /**
@@ -87,7 +87,7 @@ export class Searcher {
    * @param {State} state
    * @param {number} offset
    * @param {number} k
-   * @param {import("./api.js").RequestOptions} options
+   * @param {import("./types.js").RequestOptions} options
    * @returns {Promise<Answer>}
    */
   #ranked(state, offset, k, options) {
@@ -99,7 +99,7 @@ export class Searcher {
    * @param {State} state
    * @param {number} offset
    * @param {number} limit
-   * @param {import("./api.js").RequestOptions} options
+   * @param {import("./types.js").RequestOptions} options
    * @returns {Promise<Answer>}
    */
   async #listed(state, offset, limit, options) {
@@ -112,4 +112,9 @@ export class Searcher {
     }));
     return { ...answer, hits, milliseconds: null };
   }
+}
+
+/** How many tracks the query names: they will be among the hits, and are not shown. @param {State} state */
+function named(state) {
+  return state.terms.filter(({ kind }) => kind === "track").length;
 }

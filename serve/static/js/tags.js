@@ -4,7 +4,7 @@ import { byId, debounced, el } from "./dom.js";
 import { failure } from "./notices.js";
 import { plural } from "./format.js";
 
-/** @typedef {{name: string, kind: string | null, tracks: number | null}} Tag */
+/** @typedef {import("./types.js").Tag} Tag */
 
 const MOST_OF_A_KIND = 60;
 
@@ -18,6 +18,10 @@ export class Tags {
     this.listeners = listeners;
     /** @type {Tag[] | null} */
     this.tags = null;
+    /** What is on the screen. @type {Tag[] | null} */
+    this.drawn = null;
+    /** @type {Promise<Tag[]> | undefined} */
+    this.asked = undefined;
     this.find = /** @type {HTMLInputElement} */ (byId("tags-find"));
     this.order = /** @type {HTMLSelectElement} */ (byId("tags-order"));
     /** @type {Set<string>} */
@@ -29,12 +33,13 @@ export class Tags {
 
   /** Asks for the tags once. @returns {Promise<Tag[]>} */
   load() {
-    this.asked ??= this.api.get("v1/tags").then((/** @type {{tags: Tag[]}} */ { tags }) => (this.tags = tags));
+    const asked = this.asked ?? this.api.get("v1/tags").then((/** @type {{tags: Tag[]}} */ { tags }) => (this.tags = tags));
+    this.asked = asked;
     // A failure is not kept, so that it can be tried again.
-    this.asked.catch(() => {
+    asked.catch(() => {
       this.asked = undefined;
     });
-    return this.asked;
+    return asked;
   }
 
   /** Another catalogue has taken the place of the one before. */
@@ -57,7 +62,7 @@ export class Tags {
   }
 
   #draw() {
-    const tags = this.tags || [];
+    const tags = /** @type {Tag[]} */ (this.tags ?? []);
     const wanted = this.find.value.trim().toLowerCase();
     const found = tags.filter(({ name }) => name.toLowerCase().includes(wanted));
     byId("tags").hidden = !tags.length;

@@ -5,7 +5,7 @@ import { isAbort } from "./api.js";
 import { clock, megabytes, percent } from "./format.js";
 import { announce, failure, notice } from "./notices.js";
 
-/** @typedef {import("./api.js").Upload} Upload */
+/** @typedef {import("./types.js").Upload} Upload */
 
 export class Uploads {
   /**
@@ -17,7 +17,7 @@ export class Uploads {
     this.onDone = onDone;
     this.box = byId("upload");
     this.drop = byId("drop");
-    /** @type {import("./api.js").Info["upload"] | null} */
+    /** @type {import("./types.js").Info["upload"] | null} */
     this.limits = null;
     /** @type {AbortController | null} */
     this.running = null;
