@@ -11,8 +11,9 @@ from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
 import xmodal
-from serve import limits, problems
+from serve import limits, openapi, problems
 from serve.access import Access
+from serve.leaving import Leaving
 from serve.limits import Limits
 from serve.routes import admin, audio, catalogue, compat, embed, health, search, tag
 from serve.service import Service
@@ -54,6 +55,8 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     )
     app.state.service = service
     problems.install(app)
+    openapi.install(app)
+    app.add_middleware(Leaving)  # inside of the limits, which count what it reads ahead
     limits.install(app, limits=_limits(settings), access=_access(settings), metrics=service.metrics)
     for module in (health, search, catalogue, audio, tag, embed, compat, admin):
         app.include_router(module.router)

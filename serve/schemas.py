@@ -142,7 +142,11 @@ class Wishes(Model):
 
     k: int = Field(20, ge=1, description="how many hits")
     offset: int = Field(0, ge=0, description="hits to leave out first")
-    where: list[Words] = Field([], description='conditions on the metadata, all of which must hold: "genre=rock|jazz"')
+    where: list[Words] = Field(
+        [],
+        description="conditions on the metadata, all of which must hold",
+        examples=[["genre=rock|jazz", "year>=1990"]],
+    )
     moments: bool = Field(True, description="look for the seconds that answer, where windows are indexed")
     group: Words | None = Field(None, description="list one hit of each artist, album …: a key of the metadata")
     diversity: float | None = Field(None, ge=0, le=1, description="near 0 only the score counts, near 1 difference")

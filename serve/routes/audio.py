@@ -21,9 +21,9 @@ _LIMITS = AudioLimits(seconds=3600.0, channels=64, rate_hz=384_000)
 _NONE = "there is no audio of this track here"
 
 
-@router.api_route(
+@router.head("/audio", include_in_schema=False)
+@router.get(
     "/audio",
-    methods=["GET", "HEAD"],
     summary="The file of a track, whole or in ranges",
     response_class=Response,
     responses={
@@ -32,7 +32,7 @@ _NONE = "there is no audio of this track here"
         304: {"description": "It is what the ETag in If-None-Match stands for"},
     },
 )
-async def audio(request: Request, id: Annotated[Words, Query()]) -> Response:
+async def audio(request: Request, id: Annotated[Words, Query(examples=["clip-00178"])]) -> Response:
     """A player asks for ranges, so it may begin in the middle."""
     service = service_of(request)
     async with service.request() as running:
@@ -51,7 +51,7 @@ async def audio(request: Request, id: Annotated[Words, Query()]) -> Response:
 @router.get("/waveform", summary="The peaks of a track", response_model=Waveform)
 async def waveform(
     request: Request,
-    id: Annotated[Words, Query()],
+    id: Annotated[Words, Query(examples=["clip-00178"])],
     points: Annotated[int, Query(ge=1, le=4000, description="parts to divide the track into")] = 200,
 ) -> Response:
     """The largest sample of each of some equal parts of the file."""

@@ -23,7 +23,9 @@ async def tracks(
     request: Request,
     offset: Annotated[int, Query(ge=0)] = 0,
     limit: Annotated[int, Query(ge=1)] = 50,
-    where: Annotated[list[Words] | None, Query(description='conditions on the metadata: "genre=rock|jazz"')] = None,
+    where: Annotated[
+        list[Words] | None, Query(description="conditions on the metadata", examples=[["genre=rock|jazz"]])
+    ] = None,
     q: Annotated[Words | None, Query(description="part of the title")] = None,
 ) -> Response:
     """The tracks in the order of the index, or those of them that fulfil all conditions."""
@@ -45,7 +47,8 @@ async def tracks(
 
 @router.get("/track", summary="One track", response_model=OneTrack)
 async def track(
-    request: Request, id: Annotated[Words, Query(description="the track's id, whatever characters it holds")]
+    request: Request,
+    id: Annotated[Words, Query(description="the track's id, whatever characters it holds", examples=["clip-00178"])],
 ) -> Response:
     """What the catalogue knows about a track, and the tags that the model hears."""
     service = service_of(request)

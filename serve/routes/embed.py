@@ -46,7 +46,7 @@ async def embed_text(request: Request, body: EmbedTexts) -> Response:
 )
 async def embed_audio(
     request: Request,
-    id: Annotated[Words | None, Query(description="a stored track, instead of a file")] = None,
+    id: Annotated[Words | None, Query(description="a stored track, instead of a file", examples=["clip-00178"])] = None,
     windows: Annotated[bool, Query(description="give the vector of each window too")] = False,
 ) -> Response:
     """The unit vector of a sound that is sent, or of a track by its id. A URL is never fetched."""

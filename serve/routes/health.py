@@ -17,13 +17,22 @@ router = APIRouter()
 _EXAMPLES = ("slow sad piano", "fast cheerful banjo folk tune", "dreamy ambient pads", '"strings" - "drums"')
 
 
-@router.get("/health", tags=["server"], summary="The process lives")
+def _example(example: Any) -> dict[int | str, dict[str, Any]]:
+    return {200: {"content": {"application/json": {"example": example}}}}
+
+
+@router.get("/health", tags=["server"], summary="The process lives", responses=_example({"status": "ok"}))
 async def health() -> dict[str, str]:
     """200 for as long as the process answers at all."""
     return {"status": "ok"}
 
 
-@router.get("/ready", tags=["server"], summary="Requests can be answered")
+@router.get(
+    "/ready",
+    tags=["server"],
+    summary="Requests can be answered",
+    responses=_example({"status": "ready", "space_id": "29de60a0b334e2d0"}),
+)
 async def ready(request: Request) -> dict[str, str]:
     """200 when requests can be answered, 503 while loading and while draining."""
     service: Service = request.app.state.service

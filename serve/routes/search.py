@@ -6,6 +6,7 @@ import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field
 
 from serve.asked import check_page, conditions
 from serve.problems import Problem
@@ -22,13 +23,13 @@ _REFINED = 200  # hits up to which a shortlist is compared with itself
 class Line(Wishes):
     """A query in an address."""
 
-    q: Words
+    q: Words = Field(description="what to look for", examples=["slow sad piano", '"piano" - 0.5 * "vocals"'])
 
 
 class Likeness(Wishes):
     """Tracks like one of them, in an address."""
 
-    id: Words
+    id: Words = Field(description="the track", examples=["clip-00178"])
 
 
 @router.post("/search", summary="Text, tracks, sounds and vectors to tracks", response_model=Found)

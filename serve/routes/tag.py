@@ -29,9 +29,7 @@ _MOST_NAMES = 200
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {
-                    "schema": TagRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-                },
+                "application/json": {"schema": {"$ref": "#/components/schemas/TagRequest"}},
                 **UPLOAD_BODY,
             },
         }
