@@ -58,6 +58,7 @@ class Service:
         if settings.index is None:
             raise ValueError("say which index to serve: --index DIR; xmodal serve without one makes and serves a demo")
         self.index: str = settings.index
+        self.model = settings.model  # None: the one that the index names
         self.metrics = Metrics()
         self.failure: Exception | None = None
         self.draining = False
@@ -93,7 +94,7 @@ class Service:
     async def _load(self) -> None:
         try:
             self._stamp = self._seen()
-            deployed = await self._deploy(self.settings.model, self.index, None)
+            deployed = await self._deploy(self.model, self.index, None)
             self._current = self._run(deployed)
         except Exception as error:
             self.failure = error  # told by who waits for it
@@ -159,9 +160,9 @@ class Service:
         """
         async with self._reloading:
             before = self.running.deployed
-            if model is None and index is None and self.settings.model is not None:
-                model = before.model_place
             place = index or before.index_place
+            if model is None and index is None:
+                model = self.model
             try:
                 deployed = await self._deploy(model, place, before)
             except _REFUSALS as error:
@@ -170,7 +171,8 @@ class Service:
                 logs.log("reload refused", {"reason": said}, level=logging.WARNING)
                 raise Problem(409, f"what is served stays: {said}") from error
             old, self._current = self.running, self._run(deployed)
-            self.index, self._stamp = place, self._seen()
+            self.model, self.index = model, place
+            self._stamp = self._seen()
             await old.retire()
         self.metrics.reloads.labels("done").inc()
         logs.log("reloaded", {"space_id": deployed.space_id, "tracks": len(deployed.catalogue)})

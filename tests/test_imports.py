@@ -96,6 +96,7 @@ def test_nothing_of_xmodal_knows_the_server(path):
         ("xmodal.cli", ["torch", "faiss", "transformers", "sentence_transformers", "numpy", "pyarrow"]),
         ("xmodal.towers", ["faiss", "transformers", "sentence_transformers"]),
         ("xmodal.index", ["faiss"]),
+        ("serve.client", ["torch", "fastapi", "uvicorn", "numpy"]),
         ("serve.__main__", ["torch", "fastapi", "uvicorn", "numpy"]),
     ],
 )
