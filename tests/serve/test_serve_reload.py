@@ -195,4 +195,4 @@ def test_uploads_and_remembered_texts_belong_to_a_space(tiny_settings, served, s
 
     first, second_, searched = asyncio.run(across())
     assert first.json()["vectors"] != second_.json()["vectors"]
-    assert "send the file again" in problem_of(searched, 404, "unknown-id")
+    assert "send the file again" in problem_of(searched, 404, "unknown-upload")
