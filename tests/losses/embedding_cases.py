@@ -37,11 +37,27 @@ class Case:
 EMBEDDING_CASES = [
     Case("N-pair", lambda: losses.NPairLoss(0.1), oracle.n_pair(0.1), directional=True),
     Case("angular", lambda: losses.AngularLoss(40.0), oracle.angular(40.0), directional=True),
+    # Its exponents are too far apart for sums side by side.
+    Case("angular, wide", lambda: losses.AngularLoss(65.0), oracle.angular(65.0), directional=True),
     Case(
         "SNR contrastive",
         lambda: losses.SNRContrastiveLoss(0.5, negative_margin=2.5),
         oracle.snr(0.5, 2.5),
         directional=True,
+    ),
+    Case(
+        "element-weighted triplet",
+        lambda: losses.ElementWeightedTripletLoss(0.3, threshold=0.3, floor=0.7),
+        oracle.element_weighted(0.3, 0.3, 0.7, True),
+        directional=True,
+        exact_gradient=False,
+    ),
+    Case(
+        "element-weighted triplet, without the mean",
+        lambda: losses.ElementWeightedTripletLoss(mean_negative=False),
+        oracle.element_weighted(0.3, 0.1, 1.0, False),
+        directional=True,
+        exact_gradient=False,
     ),
     Case("robust margin", losses.RobustMarginLoss, oracle.robust_margin(0.3), directional=True),
     Case(

@@ -44,6 +44,29 @@ def angular(degrees) -> Oracle:
     return loss
 
 
+def element_weighted(margin, threshold, floor, mean_negative) -> Oracle:
+    def loss(a, t, relevance, valid, weight) -> float:
+        a, t = unit(a), unit(t)
+        terms = []
+        for i, positives, negatives in anchors(relevance, valid):
+            if not positives or not negatives:
+                continue
+            away = [np.linalg.norm(a[i] - x) for x in t]
+            p, n = max(positives, key=away.__getitem__), min(negatives, key=away.__getitem__)
+            ratio = np.abs(t[p] - t[n]) / np.abs(t[p] - t[n]).max()
+            counts = np.where(ratio < threshold, 0.0, ratio + floor)
+            near, far = np.linalg.norm(counts * (a[i] - t[p])), np.linalg.norm(counts * (a[i] - t[n]))
+            term = max(0.0, margin + away[p] - away[n]) + max(0.0, margin + near - far)
+            if mean_negative:
+                term += max(
+                    0.0, margin + away[p] - mean([away[k] for k in negatives], [weight[i, k] for k in negatives])
+                )
+            terms.append(term)
+        return mean(terms)
+
+    return loss
+
+
 def snr(positive_margin, negative_margin) -> Oracle:
     def loss(a, t, relevance, valid, weight) -> float:
         a, t = unit(a), unit(t)

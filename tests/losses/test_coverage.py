@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 
 import pytest
 import write_methods
@@ -69,6 +70,15 @@ def test_what_is_left_out_or_only_partly_there_is_known():
     without = {method.id: method.note.split(":")[0].split(",")[0] for method in survey if not method.choices}
     assert without == {"2.05": "Formula not available", "2.18": "Formula not available", "4.08": "Out"}
     assert all(method.tested for method in survey if method.choices)
+
+
+def test_every_class_that_a_note_names_can_be_imported():
+    from xmodal import towers
+    from xmodal.data import samplers
+
+    for method in METHODS:
+        for name in re.findall(r"\b[A-Z][a-z]\w*(?:Batches|Loss|Miner|Pool|Regularizer|Anchors)\b", method.note):
+            assert any(hasattr(module, name) for module in (losses, samplers, towers)), (method.id, name)
 
 
 def test_where_a_line_belongs():

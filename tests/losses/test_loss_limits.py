@@ -243,6 +243,24 @@ def test_the_point_to_set_distance_of_one_text_is_the_sine_squared():
     assert loss(audio, text, torch.tensor([[1.0, 0.0]])).item() == pytest.approx((2.0 + near - far).item(), abs=1e-6)
 
 
+def test_what_the_element_weighted_triplets_hold_constant():
+    audio = torch.tensor([[0.8, 0.6, 0.0]], dtype=torch.float64)
+    text = F.normalize(scores(55, 3, 3), dim=1).requires_grad_()
+    loss = losses.ElementWeightedTripletLoss(2.0, threshold=0.5, direction_weights=(1.0, 0.0))
+    (slope,) = torch.autograd.grad(loss(audio, text, torch.tensor([[1.0, 0.0, 0.0]])), text)
+    moving = text.detach().clone().requires_grad_()
+    unit = F.normalize(moving, dim=1)
+    away = (unit - audio).norm(dim=1)
+    closest = 1 + int(away[1:].argmin())
+    ratio = (text[0] - text[closest]).detach().abs()
+    ratio = ratio / ratio.max()
+    counts = torch.where(ratio < 0.5, 0.0, ratio + 1.0)
+    weighted = (counts * (unit - audio)).norm(dim=1)
+    total = 6.0 + away[0] - away[closest].detach() + weighted[0] - weighted[closest]
+    total = total + away[0].detach() - away[1:].mean()
+    torch.testing.assert_close(slope, torch.autograd.grad(total, moving)[0])
+
+
 def test_the_triplet_upper_bound_moves_with_its_positive_three_times_as_much_as_with_a_negative():
     loss = losses.TripletUpperBoundLoss()
     score = torch.tensor([[0.5, 0.5]], requires_grad=True)

@@ -11,6 +11,7 @@ from xmodal.losses.concepts import (
     GroupLoss,
     HierarchicalTripletLoss,
 )
+from xmodal.losses.elements import ElementWeightedTripletLoss
 from xmodal.losses.ensembles import BoostedEnsembleLoss, CascadedLoss, DivideAndConquerLoss, EnsembleLoss
 from xmodal.losses.episodes import EpisodeLoss
 from xmodal.losses.generators import (
@@ -100,6 +101,7 @@ __all__ = [
     "DiverseHeads",
     "DiversityRegularizer",
     "DivideAndConquerLoss",
+    "ElementWeightedTripletLoss",
     "EmbeddingExpansionLoss",
     "EmbeddingLoss",
     "EnsembleLoss",
