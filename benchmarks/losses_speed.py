@@ -11,7 +11,7 @@ Without the peer it measures xmodal alone and says so; its claims are then not m
 
 What is measured: forward and backward from unit vectors ``[N, 512]`` and their labels (ours: their relevance), two
 towers (the peer's ``ref_emb``), rows as anchors on both sides, the same arguments and, to 1e-4, the same value.
-*Triplet* is the dense loss, *triplet, streamed* the same one as ``StreamedLoss`` in blocks of 48 rows: both stand
+*Triplet* is the dense loss, *triplet, streamed* the same one as ``StreamedLoss`` in blocks of 64 rows: both stand
 against the peer's ``TripletMarginLoss``; *NT-Xent* against ``NTXentLoss``, *tuplet margin* against
 ``TupletMarginLoss``, and the others against the class of their name. Alone, beyond N = 1024, every loss of rows is
 streamed, as it should be used there.
@@ -57,7 +57,7 @@ SAME_PEER = {"triplet, streamed": "triplet"}
 # These average over other terms than the peer does, so that the values differ; the work is the same.
 OTHER_VALUE = ("margin",)
 QUICK = (*FAMILIES, "multi-similarity")
-TRIPLET_BLOCK = 48
+TRIPLET_BLOCK = 64
 
 
 def our_losses() -> dict[str, Callable[[], Any]]:

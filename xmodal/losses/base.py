@@ -66,12 +66,14 @@ class Pairs:
         relevance: In the score's dtype; 0 where the pair is not valid.
         valid: The pairs that may be judged.
         weight: How many pairs a pair stands for; 0 where it is not valid.
+        plain: Every relevance is 0 or 1 and every weight 1, so that a positive's relevance is its weight.
     """
 
     score: Float[Tensor, "anchors others"]
     relevance: Float[Tensor, "anchors others"]
     valid: Bool[Tensor, "anchors others"]
     weight: Float[Tensor, "anchors others"]
+    plain: bool = False
 
     @property
     def positive(self) -> Bool[Tensor, "anchors others"]:
@@ -86,7 +88,7 @@ class Pairs:
     @cached_property
     def positive_weight(self) -> Float[Tensor, "anchors others"]:
         """Weights of the positives, 0 elsewhere."""
-        return above_zero(self.relevance).mul_(self.weight)
+        return self.relevance if self.plain else above_zero(self.relevance).mul_(self.weight)
 
     @cached_property
     def negative_weight(self) -> Float[Tensor, "anchors others"]:
@@ -106,7 +108,7 @@ class Pairs:
     @property
     def transposed(self) -> Pairs:
         """The other direction."""
-        return Pairs(self.score.T, self.relevance.T, self.valid.T, self.weight.T)
+        return Pairs(self.score.T, self.relevance.T, self.valid.T, self.weight.T, self.plain)
 
     def weighted(self, factor: Float[Tensor, "anchors others"]) -> Pairs:
         """The same pairs with their weights multiplied; those of factor 0 are no longer valid."""
@@ -138,13 +140,14 @@ def make_pairs(
     dtype = torch.float64 if score.dtype == torch.float64 else torch.float32
     score = score.to(dtype)
     relevance = relevance.detach()
-    if relevance.dtype == torch.bool:  # whose bytes are 0 and 1, and numbers are converted much faster than booleans
+    plain = relevance.dtype == torch.bool
+    if plain:  # whose bytes are 0 and 1, and numbers are converted much faster than booleans
         relevance = relevance.view(torch.uint8)
     relevance = relevance.to(dtype)
     ones = torch.ones((), dtype=dtype, device=score.device).expand(score.shape)
     everywhere = torch.ones((), dtype=torch.bool, device=score.device).expand(score.shape)
     if valid is None and weight is None:  # the usual case: nothing to mask, and nothing to copy
-        return Pairs(score, relevance, everywhere, ones)
+        return Pairs(score, relevance, everywhere, ones, plain)
     weight = ones if weight is None else weight.detach().to(dtype)
     # `> 0` and not `== 0` below: a NaN weight is no weight, and neither is a negative one.
     valid = weight > 0 if valid is None else valid & (weight > 0)

@@ -80,7 +80,9 @@ class TripletLoss(PairwiseLoss):
             return None
         slope, constant, count = self._triples(pairs)
         factor = self._scale(pairs.score)[0]
-        return (factor * (torch.linalg.vecdot(slope, pairs.score) + constant), count), slope.mul_(factor)
+        # Each row's product as a product of matrices, which needs no matrix of terms.
+        total = torch.bmm(slope[:, None, :], pairs.score[:, :, None])[:, 0, 0]
+        return (factor * (total + constant), count), slope if factor == 1.0 else slope.mul_(factor)
 
     def _scale(self, score: Float[Tensor, "anchors others"]) -> tuple[float, Float[Tensor, "anchors others"], float]:
         """The distance as a factor on a closeness, and the margin in units of that closeness."""
@@ -210,7 +212,8 @@ def _slopes_of_few(
 ) -> tuple[Float[Tensor, "anchors others"], Float[Tensor, " anchors"]]:
     """The same, one positive of every anchor after the other: two matrices, and no sort."""
     i, j = pairs.unbind(dim=1)
-    place = torch.arange(len(i), device=i.device) - torch.searchsorted(i, i)  # the pairs come row by row
+    # The pairs come row by row, so that the first of a row is where a search for the row ends.
+    place = torch.arange(len(i), device=i.device) - torch.searchsorted(i, i) if places > 1 else torch.zeros_like(i)
     near = closeness.new_full((len(closeness), places), torch.inf).index_put_((i, place), closeness[i, j])
     near_weight = torch.zeros_like(near).index_put_((i, place), positive_weight[i, j])
     push, pull = torch.zeros_like(closeness), torch.zeros_like(near)
