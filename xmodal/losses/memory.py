@@ -143,9 +143,8 @@ def _keys(items: BatchItems) -> tuple[Tensor, Tensor]:
 
 
 def _beside(one: Pairs, other: Pairs) -> Pairs:
-    return Pairs(
-        *(
-            torch.cat([getattr(one, name), getattr(other, name)], dim=1)
-            for name in ("score", "relevance", "valid", "weight")
-        )
+    score, relevance, valid, weight = (
+        torch.cat([getattr(one, name), getattr(other, name)], dim=1)
+        for name in ("score", "relevance", "valid", "weight")
     )
+    return Pairs(score, relevance, valid, weight)
