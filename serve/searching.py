@@ -206,7 +206,8 @@ def _checked(vector: Sequence[float], deployed: Deployed) -> Float32[np.ndarray,
             "with the model that is served",
         )
     found = np.asarray(vector, np.float64)
-    length = float(np.linalg.norm(found))
+    with np.errstate(over="ignore"):  # numbers whose squares are none give no length, and are refused as such
+        length = float(np.linalg.norm(found))
     if not 0 < length < np.inf:
         raise Problem(422, f"a vector needs a direction, and this one has the length {length:g}")
     return (found / length).astype(np.float32)

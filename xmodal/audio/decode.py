@@ -341,7 +341,8 @@ class _AvSource:
                     position += frame.samples
                     yield frame
         except (FFmpegError, OSError) as error:
-            raise _damaged(self.path, position / (stream.rate or 1), error) from error
+            # A stream of a codec that FFmpeg does not know has no rate at all.
+            raise _damaged(self.path, position / (getattr(stream, "rate", None) or 1), error) from error
 
     def blocks(self, start: int, stop: int | None) -> Iterator[np.ndarray]:
         position = 0
