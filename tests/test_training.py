@@ -292,7 +292,8 @@ def test_training_reads_files_with_and_without_the_cache(tone_tracks, tmp_path, 
 
 
 def test_a_cache_that_does_not_fit_is_not_built(tone_tracks, tmp_path):
-    from xmodal.data.windows import CachedWindowSet, WindowSet
+    from xmodal.data.kept import CachedWindowSet
+    from xmodal.data.windows import WindowSet
 
     module = tiny_module()
     small, large = tone_data(tone_tracks, cache_gigabytes=1e-6), tone_data(tone_tracks)

@@ -261,6 +261,16 @@ def unit_rows(vectors: Any, name: str) -> Float32[np.ndarray, "rows dim"]:
     return matrix
 
 
+def window_ids(track_id: str, start_seconds: Sequence[float]) -> list[str]:
+    """Ids of a track's windows where each is a row: the track's, and where the window starts."""
+    shown = [round(start, 3) for start in start_seconds]
+    # The last window, which ends with the audio, may begin less than a millisecond after the one before it.
+    return [
+        f"{track_id}@{near if shown.count(near) == 1 else start}"
+        for near, start in zip(shown, start_seconds, strict=True)
+    ]
+
+
 def check_ids(ids: Sequence[str]) -> None:
     """Refuse ids that are not text, empty or there twice (ValueError names the first)."""
     seen: set[str] = set()

@@ -241,6 +241,10 @@ class TwoTower(nn.Module, Configurable):
         """As :meth:`embed_audio_features`, before normalisation: some losses look at the norms."""
         return self.project_encoded(self.audio.encode(features, valid_frames))
 
+    def embed_encoded(self, encoded: Float[Tensor, "windows audio_features"]) -> Float[Tensor, "windows dim"]:
+        """Unit vectors from what ``audio.encode`` gave: a frozen tower's vectors may come from a cache."""
+        return self._unit(self.project_encoded(encoded))
+
     def project_encoded(self, encoded: Float[Tensor, "windows audio_features"]) -> Float[Tensor, "windows dim"]:
         """Vectors before normalisation from what ``audio.encode`` gave."""
         projected: Tensor = self.audio_projection(encoded)

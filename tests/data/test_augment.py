@@ -23,9 +23,10 @@ from xmodal.data.augment import (
     stretch,
 )
 from xmodal.data.datasets import TrainingSet
+from xmodal.data.kept import CachedWindowSet
 from xmodal.data.manifests import read_tracks
 from xmodal.data.module import AudioTextData
-from xmodal.data.windows import CachedWindowSet, WindowSet
+from xmodal.data.windows import WindowSet
 from xmodal.towers import MobileCnn, SpecAugment
 
 RATE = 16000

@@ -15,9 +15,10 @@ import torch
 
 from xmodal.audio import WindowPolicy
 from xmodal.data.cache import FeatureCache, FileMemo
+from xmodal.data.kept import CachedWindowSet, StoredWindowSet
 from xmodal.data.manifests import read_tracks
 from xmodal.data.module import AudioTextData
-from xmodal.data.windows import CachedWindowSet, StoredWindowSet, WindowSet
+from xmodal.data.windows import WindowSet
 from xmodal.errors import AudioError, DataError
 from xmodal.towers import MobileCnn
 

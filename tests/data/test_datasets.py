@@ -10,8 +10,9 @@ from torch.testing import assert_close
 from xmodal.audio import WindowPolicy
 from xmodal.data import Caption, Track
 from xmodal.data.datasets import EvaluationSet, TrainingSet, evaluation_texts
+from xmodal.data.kept import CachedWindowSet
 from xmodal.data.manifests import read_tracks
-from xmodal.data.windows import CachedWindowSet, Features, WindowSet
+from xmodal.data.windows import Features, WindowSet
 from xmodal.errors import AudioError, DataError
 from xmodal.towers import MobileCnn
 

@@ -76,8 +76,8 @@ def test_a_run_with_files_that_hang_crash_and_break_goes_on_and_names_them(corpu
     )
     prepare = data.prepare
 
-    def then_break(*args):
-        prepare(*args)
+    def then_break(*args, **kwargs):
+        prepare(*args, **kwargs)
         (corpus.parent / "breaks.wav").write_bytes(b"broken since")
 
     data.prepare = then_break

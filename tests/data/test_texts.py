@@ -8,8 +8,9 @@ from collections import Counter
 import pytest
 
 from xmodal.data import Caption, Track
+from xmodal.data.kept import CachedWindowSet
 from xmodal.data.texts import CaptionText, FieldText, TagText, draw_texts
-from xmodal.data.windows import CachedWindowSet, WindowSet
+from xmodal.data.windows import WindowSet
 
 TRACK = Track(
     id="a",

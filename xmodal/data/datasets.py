@@ -18,9 +18,10 @@ from torch.utils.data import Dataset
 
 from xmodal.data.augment import AudioAugmentation, MixPairs
 from xmodal.data.hearings import Hearings, chance
+from xmodal.data.kept import AnyWindows
 from xmodal.data.texts import TextSource, draw_texts
 from xmodal.data.tracks import Caption, Track, relevance_matrix, tag_matrices
-from xmodal.data.windows import AnyWindows, Features
+from xmodal.data.windows import Features
 from xmodal.errors import AudioError, DataError
 from xmodal.text import captions_from_tags, tag_prompts
 from xmodal.towers.spec_augment import SpecAugment
@@ -68,7 +69,7 @@ class PairBatch:
     """A training batch: tracks, one or more texts of each, and optionally prompts that name one tag.
 
     Attributes:
-        features: ``[tracks, bands, frames]``, what ``AudioTower.features`` gives.
+        features: ``[tracks, bands, frames]``, what ``AudioTower.features`` gives; or what a frozen tower made of it.
         valid_frames: Frames of each that are audio and not padding.
         texts: Texts of the tracks, those of one track in a row.
         relevance: ``[tracks, texts]``; with mixed tracks, the share of the track that a text is right for.
@@ -77,6 +78,7 @@ class PairBatch:
         prompt_valid: ``[tracks, prompts]``; False where a track says nothing about that kind of tag.
         failures: Tracks of this batch that could not be decoded, left out of all of the above.
         facts: Who they all are.
+        encoded: The features are the vectors of a frozen tower, ``[tracks, feature_dim, 1]``.
     """
 
     features: Float[Tensor, "tracks bands frames"]
@@ -88,6 +90,7 @@ class PairBatch:
     prompt_valid: Bool[Tensor, "tracks prompts"]
     failures: list[AudioError]
     facts: BatchFacts = field(default_factory=BatchFacts)
+    encoded: bool = False
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PairBatch:
         """The same batch with its tensors on another device; facts, texts and failures stay where they are."""
@@ -104,16 +107,24 @@ class WindowBatch:
     """Windows of an evaluation set, to be embedded and pooled by track.
 
     Attributes:
-        features: ``[windows, bands, frames]``.
+        features: ``[windows, bands, frames]``, or a frozen tower's vectors as in :class:`PairBatch`.
         valid_frames: Frames of each that are audio.
         rows: The track that each window belongs to.
         failures: Windows that could not be decoded, left out.
+        entries: The windows' places in the set.
+        shares: How much of each is audio and not padding, in (0, 1].
+        energies: Sums of squared samples; NaN where only features were kept.
+        encoded: The features are the vectors of a frozen tower, ``[windows, feature_dim, 1]``.
     """
 
     features: Float[Tensor, "windows bands frames"]
     valid_frames: Int[Tensor, " windows"]
     rows: Int[Tensor, " windows"]
     failures: list[AudioError]
+    entries: Int[Tensor, " windows"]
+    shares: Float[Tensor, " windows"]
+    energies: Float[Tensor, " windows"]
+    encoded: bool = False
 
 
 class TrainingSet(Dataset[tuple[int, int]]):
@@ -212,6 +223,7 @@ class TrainingSet(Dataset[tuple[int, int]]):
             prompt_valid=prompt_valid,
             failures=failures,
             facts=facts,
+            encoded=self.windows.encoded,
         )
 
     def _stack(self, windows: Sequence[Features]) -> Float[Tensor, "tracks bands frames"]:
@@ -309,6 +321,10 @@ class EvaluationSet(Dataset[int]):
             valid_frames=torch.tensor([item.valid_frames for _, item in kept], dtype=torch.long),
             rows=torch.tensor([self._position[self.windows.entries[entry][0]] for entry, _ in kept], dtype=torch.long),
             failures=[item for item in items if isinstance(item, AudioError)],
+            entries=torch.tensor([entry for entry, _ in kept], dtype=torch.long),
+            shares=torch.tensor([item.share for _, item in kept], dtype=torch.float32),
+            energies=torch.tensor([item.energy for _, item in kept], dtype=torch.float32),
+            encoded=self.windows.encoded,
         )
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from xmodal.data.augment import AudioAugmentation, MixPairs, augmented
-from xmodal.data.windows import AnyWindows, Features, WindowSet
+from xmodal.data.kept import AnyWindows
+from xmodal.data.windows import Features, WindowSet
 from xmodal.errors import AudioError
 from xmodal.towers.mel import LogMel
 from xmodal.towers.spec_augment import SpecAugment

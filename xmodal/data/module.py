@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from xmodal.audio import IsolatedDecoder, WindowPolicy
 from xmodal.data.augment import AudioAugmentation, MixPairs
-from xmodal.data.cache import FeatureCache, FileMemo
 from xmodal.data.corpus import TrackSource, refuse_or_report
 from xmodal.data.datasets import EvaluationSet, PairBatch, TrainingSet, WindowBatch
+from xmodal.data.keeping import Keeping
+from xmodal.data.kept import AnyWindows, CachedWindowSet, is_frozen
 from xmodal.data.loaders import ResumableLoader, make_loader
 from xmodal.data.manifests import read_tracks
 from xmodal.data.samplers import BatchSampler, ShuffledBatches, TrackFacts
@@ -24,14 +22,11 @@ from xmodal.data.setaside import FILE_NAME, SetAside
 from xmodal.data.splits import fold_split, split_tracks
 from xmodal.data.texts import TextSource
 from xmodal.data.tracks import Track
-from xmodal.data.windows import AnyWindows, CachedWindowSet, Progress, StoredWindowSet, WindowSet
 from xmodal.errors import DataError
 from xmodal.towers.base import AudioTower
 from xmodal.towers.spec_augment import SpecAugment
 
 logger = logging.getLogger(__name__)
-
-_SAY_EVERY_SECONDS = 10.0
 
 
 class AudioTextData(pl.LightningDataModule):
@@ -149,10 +144,7 @@ class AudioTextData(pl.LightningDataModule):
         if cache == "disk" and cache_folder is None:
             raise ValueError("cache: disk needs to know where; set cache_folder")
         self.decoder = None if decode_seconds is None else IsolatedDecoder(time_limit_seconds=decode_seconds)
-        self.cache = cache
-        self.cache_gigabytes = cache_gigabytes
-        self.cache_folder = cache_folder
-        self.cache_folder_gigabytes = cache_folder_gigabytes
+        self.keeping = Keeping(cache, cache_gigabytes, cache_folder, cache_folder_gigabytes, workers)
         self.set_aside = SetAside()
         self.evaluation_captions = evaluation_captions
         self.training_captions = training_captions
@@ -204,7 +196,11 @@ class AudioTextData(pl.LightningDataModule):
             rank = self.trainer.global_rank
             name = FILE_NAME if rank == 0 else f"{rank}-{FILE_NAME}"
             self.set_aside.write_to(Path(self.trainer.log_dir or self.trainer.default_root_dir) / name)
-        self.prepare(stage, network.audio, network.windows)
+        tower, hears_anew = network.audio, "views" in getattr(self.trainer.lightning_module, "needs", ())
+        frozen = tower if is_frozen(tower) and not hears_anew else None
+        if frozen is not None:
+            frozen.to(self.trainer.strategy.root_device)  # Lightning moves the model there later
+        self.prepare(stage, tower, network.windows, frozen_tower=frozen)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Take note of what could not be decoded; Lightning calls it with every batch."""
@@ -220,8 +216,17 @@ class AudioTextData(pl.LightningDataModule):
         if self.decoder is not None:
             self.decoder.close()
 
-    def prepare(self, stage: str, tower: AudioTower, policy: WindowPolicy) -> None:
-        """What :meth:`setup` does, for a given tower and window policy."""
+    def prepare(
+        self, stage: str, tower: AudioTower, policy: WindowPolicy, *, frozen_tower: AudioTower | None = None
+    ) -> None:
+        """What :meth:`setup` does, for a given tower and window policy.
+
+        Args:
+            stage: "fit", "validate", "test" or "predict".
+            tower: Gives sample rate and front end.
+            policy: Where the windows lie.
+            frozen_tower: The same tower, if its vectors may be kept in place of its features.
+        """
         splits = self.read()
         wanted = {"fit": ["train", "validation"], "validate": ["validation"], "test": ["test"], "predict": []}[stage]
         for split in wanted:
@@ -229,7 +234,7 @@ class AudioTextData(pl.LightningDataModule):
                 counts = ", ".join(f"{name} {len(tracks)}" for name, tracks in splits.items())
                 raise DataError(f"{self.source or self.manifest} has no tracks in its {split} split ({counts})")
             if split == "train" and self.training_set is None:
-                windows = self._windows(split, splits[split], tower, policy)
+                windows = self._windows(split, tower, policy, frozen_tower)
                 self.training_set = TrainingSet(
                     windows,
                     captions=self.training_captions,
@@ -243,11 +248,11 @@ class AudioTextData(pl.LightningDataModule):
                     seed=self.seed,
                 )
             elif split != "train" and split not in self.evaluation_sets:
-                windows = self._windows(split, splits[split], tower, policy)
+                windows = self._windows(split, tower, policy, frozen_tower)
                 self.evaluation_sets[split] = EvaluationSet(windows, captions_per_track=self.evaluation_captions)
         if stage == "predict" and "predict" not in self.evaluation_sets:
             everything = [track for tracks in splits.values() for track in tracks]
-            windows = self._survey(everything, tower, policy)
+            windows = self.keeping.survey(everything, tower, policy, self.decoder)
             self.set_aside.add(windows.failures, "predict")
             self.evaluation_sets["predict"] = EvaluationSet(windows, queries=False)
 
@@ -327,55 +332,19 @@ class AudioTextData(pl.LightningDataModule):
         """What is in this process's memory is read here."""
         return 0 if isinstance(windows, CachedWindowSet) else self.workers
 
-    def _survey(self, tracks: Sequence[Track], tower: AudioTower, policy: WindowPolicy) -> WindowSet:
-        """The tracks' windows; files that were probed in an earlier run and have not changed are not probed again."""
-        memo = None if self.cache_folder is None else FileMemo(Path(self.cache_folder).expanduser() / "files.sqlite")
-        if memo is None:
-            return WindowSet(tracks, tower, policy, decoder=self.decoder)
-        known = memo.infos({track.audio for track in tracks})
-        windows = WindowSet(tracks, tower, policy, decoder=self.decoder, facts=known)
-        memo.remember({audio: info for audio, info in windows.facts.items() if audio not in known})
-        windows.facts.clear()  # the workers get a copy of the windows, and have no use for these
-        return windows
-
-    def _windows(self, split: str, tracks: Sequence[Track], tower: AudioTower, policy: WindowPolicy) -> AnyWindows:
-        windows = self._survey(tracks, tower, policy)
+    def _windows(
+        self, split: str, tower: AudioTower, policy: WindowPolicy, frozen_tower: AudioTower | None
+    ) -> AnyWindows:
+        tracks = self.splits[split]
+        windows = self.keeping.survey(tracks, tower, policy, self.decoder)
         if not windows.entries:
             raise DataError(
                 f"none of the {len(tracks)} tracks in the {split} split could be read; the first: {windows.failures[0]}"
             )
-        kept = self._keep(split, windows)
+        # What is augmented is not kept: it is another each time.
+        changed = split == "train" and (self.feature_augment or self.mix_pairs is not None)
+        kept: AnyWindows = windows
+        if split != "train" or not self.augment:
+            kept = self.keeping.keep(windows, split, None if changed else frozen_tower)
         self.set_aside.add(kept.failures, split)
         return kept
-
-    def _keep(self, split: str, windows: WindowSet) -> AnyWindows:
-        """The windows where ``cache`` wants them."""
-        folder = self.cache_folder
-        cache = None if folder is None else FeatureCache(folder, gigabytes=self.cache_folder_gigabytes)
-        progress = _log_progress(split)
-        if split == "train" and self.augment:
-            return windows
-        if self.cache == "memory" or (self.cache == "auto" and self._fits(windows)):
-            return CachedWindowSet(windows, workers=self.workers, cache=cache, progress=progress)
-        if self.cache == "disk" or (self.cache == "auto" and cache is not None):
-            assert cache is not None
-            return StoredWindowSet(windows, workers=self.workers, cache=cache, progress=progress)
-        return windows
-
-    def _fits(self, windows: WindowSet) -> bool:
-        silence = windows.features(np.zeros(1, dtype=np.float32))
-        return silence.values.numel() * 2 * len(windows) <= self.cache_gigabytes * 1e9
-
-
-def _log_progress(split: str) -> Progress:
-    """Says now and then how far the features of a split are; nothing if they are there at once."""
-    began = said = time.monotonic()
-
-    def progress(done: int, total: int) -> None:
-        nonlocal said
-        now = time.monotonic()
-        if now - said >= _SAY_EVERY_SECONDS or (done == total and said > began):
-            said = now
-            logger.info("features of the %s split: %d of %d tracks", split, done, total)
-
-    return progress

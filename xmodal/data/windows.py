@@ -1,28 +1,28 @@
-"""The windows of tracks as the tower's features: decoded when asked for, kept in memory, or kept on disk.
+"""The windows of tracks as the tower's features, decoded when asked for; :mod:`xmodal.data.kept` keeps them.
 
-All three kinds answer alike: ``windows[entry]`` is one window of the fixed policy and ``random_window(row, draw)`` one
-for training, and either may be the :class:`~xmodal.errors.AudioError` that says why there is none. A file that failed
-once is set aside for good: what cannot be decoded is not tried again in every epoch.
+All kinds of windows answer alike: ``windows[entry]`` is one window of the fixed policy and ``random_window(row, draw)``
+one for training, and either may be the :class:`~xmodal.errors.AudioError` that says why there is none. A file that
+failed once is set aside for good: what cannot be decoded is not tried again in every epoch.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from xmodal.audio import AudioInfo, AudioLike, IsolatedDecoder, StoredAudio, WindowPolicy, load, probe
-from xmodal.data.cache import FeatureCache
-from xmodal.data.loaders import worker_options
 from xmodal.data.tracks import Track
-from xmodal.errors import AudioError, DataError
+from xmodal.errors import AudioError
 from xmodal.towers.base import AudioTower
 from xmodal.towers.mel import LogMel
 
@@ -32,10 +32,19 @@ _PART_SECONDS = 600.0
 
 @dataclass
 class Features:
-    """One window's log-mel and how many of its frames are audio."""
+    """One window's features.
+
+    Attributes:
+        values: What the front end makes of it; of a frozen tower perhaps its vector, as one column.
+        valid_frames: How many of its frames are audio.
+        share: How much of the window is audio and not padding, in (0, 1].
+        energy: Sum of its squared samples; NaN where only the features were kept.
+    """
 
     values: Float[Tensor, "bands frames"]
     valid_frames: int
+    share: float = 1.0
+    energy: float = math.nan
 
 
 @dataclass
@@ -94,7 +103,10 @@ class WindowSet(Dataset[Features | AudioError]):
         seconds: Length of each track; 0 where it is not known.
         file_rates: Sample rate of each track's file in Hz; 0 where it is not known.
         facts: What the files that could be probed declare.
+        encoded: Whether windows are vectors of a frozen tower and not its features: never here.
     """
+
+    encoded = False
 
     def __init__(
         self,
@@ -137,6 +149,11 @@ class WindowSet(Dataset[Features | AudioError]):
     def window_samples(self) -> int:
         """Samples of a window at the tower's rate."""
         return self.policy.window_samples(self.front_end.sample_rate)
+
+    @cached_property
+    def window_frames(self) -> int:
+        """Frames of a whole window."""
+        return int(self.front_end.valid_frames(torch.tensor([self.window_samples]))[0])
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -185,10 +202,15 @@ class WindowSet(Dataset[Features | AudioError]):
         with torch.no_grad():
             values = self.front_end.features(torch.from_numpy(padded)[None])[0]
             valid_frames = int(self.front_end.valid_frames(torch.tensor([len(samples)]))[0])
-        return Features(values, valid_frames)
+        return Features(values, valid_frames, len(samples) / len(padded), float(np.dot(samples, samples)))
 
-    def track(self, row: int) -> TrackFeatures | AudioError:
-        """All windows of a track. One part that cannot be decoded sets the whole track aside."""
+    def track(self, row: int, *, exact: bool = False) -> TrackFeatures | AudioError:
+        """All windows of a track. One part that cannot be decoded sets the whole track aside.
+
+        Args:
+            row: The track.
+            exact: Keep float32 where log-mels would be halved.
+        """
         rate, length = self.front_end.sample_rate, self.window_samples
         starts = [round(start * rate) for start in self.starts(row)]
         values: list[Tensor] = []
@@ -204,7 +226,8 @@ class WindowSet(Dataset[Features | AudioError]):
                 part = got
             window = self.features(part[start - first : start - first + length])
             # Half precision would be heard in samples, which a front end may give as they are.
-            values.append(window.values.half() if isinstance(self.front_end.front_end, LogMel) else window.values)
+            halve = isinstance(self.front_end.front_end, LogMel) and not exact
+            values.append(window.values.half() if halve else window.values)
             valid.append(window.valid_frames)
         return TrackFeatures(torch.stack(values), torch.tensor(valid))
 
@@ -235,156 +258,3 @@ class WindowSet(Dataset[Features | AudioError]):
             return probe(audio) if self.decoder is None else self.decoder.probe(audio)
         except AudioError as error:
             return error
-
-
-Progress = Callable[[int, int], None]
-"""Called with how many are done, and of how many."""
-
-
-class CachedWindowSet(Dataset[Features | AudioError]):
-    """A :class:`WindowSet` whose features are in memory: decoded once, read every epoch.
-
-    Args:
-        windows: The windows to keep.
-        workers: Processes that decode.
-        cache: Where features are looked for before they are decoded, and put; None for nowhere.
-        progress: Hears of the progress, in tracks.
-
-    Raises:
-        DataError: If no track can be decoded.
-    """
-
-    def __init__(
-        self,
-        windows: WindowSet,
-        *,
-        workers: int,
-        cache: FeatureCache | None = None,
-        progress: Progress | None = None,
-    ) -> None:
-        self.tracks, self.front_end = windows.tracks, windows.front_end
-        self.seconds, self.file_rates = windows.seconds, windows.file_rates
-        self.failures = list(windows.failures)
-        self.entries: list[tuple[int, float]] = []
-        self._first: dict[int, tuple[int, int]] = {}
-        values: Tensor | None = None
-        valid: list[Tensor] = []
-        for row, item in _decode(windows, workers, cache, progress):
-            if isinstance(item, AudioError):
-                self.failures.append(item)
-                continue
-            if values is None:
-                values = torch.empty(len(windows), *item.values.shape[1:], dtype=item.values.dtype)
-            first, count = len(self.entries), len(item.values)
-            values[first : first + count] = item.values
-            valid.append(item.valid_frames)
-            self._first[row] = first, count
-            self.entries += [(row, start) for start in windows.starts(row)]
-        if values is None:
-            raise DataError(f"none of the {len(self.tracks)} tracks could be decoded; the first: {self.failures[0]}")
-        self.values = values[: len(self.entries)]
-        self.valid_frames = torch.cat(valid)
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def __getitem__(self, entry: int) -> Features:
-        return Features(self.values[entry].float(), int(self.valid_frames[entry]))
-
-    def random_window(self, row: int, draw: float) -> Features:
-        """One of the track's windows; ``draw`` is uniform in [0, 1)."""
-        first, count = self._first[row]
-        return self[first + int(draw * count)]
-
-
-class StoredWindowSet(Dataset[Features | AudioError]):
-    """A :class:`WindowSet` whose features are in a cache on disk; what did not fit into it is decoded each time.
-
-    Args:
-        windows: The windows to keep.
-        workers: Processes that decode what is not in the cache yet.
-        cache: The cache.
-        progress: Hears of the progress, in tracks.
-
-    Raises:
-        DataError: If no track can be decoded.
-    """
-
-    def __init__(
-        self, windows: WindowSet, *, workers: int, cache: FeatureCache, progress: Progress | None = None
-    ) -> None:
-        self.tracks, self.front_end, self.windows, self.cache = windows.tracks, windows.front_end, windows, cache
-        self.seconds, self.file_rates = windows.seconds, windows.file_rates
-        self.failures = list(windows.failures)
-        failed = set()
-        for row, item in _decode(windows, workers, cache, progress, keep=False):
-            if isinstance(item, AudioError):
-                self.failures.append(item)
-                failed.add(row)
-        self.entries = [entry for entry in windows.entries if entry[0] not in failed]
-        if not self.entries:
-            raise DataError(f"none of the {len(self.tracks)} tracks could be decoded; the first: {self.failures[0]}")
-        self._first: dict[int, tuple[int, int]] = {}
-        for position, (row, _) in enumerate(self.entries):
-            first, count = self._first.get(row, (position, 0))
-            self._first[row] = first, count + 1
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def __getitem__(self, entry: int) -> Features | AudioError:
-        row, start = self.entries[entry]
-        stored = self.cache.window(*_key(self.windows, row), entry - self._first[row][0])
-        if stored is not None:
-            return Features(stored[0].float(), stored[1])
-        samples = self.windows.samples(row, start)
-        return samples if isinstance(samples, AudioError) else self.windows.features(samples)
-
-    def random_window(self, row: int, draw: float) -> Features | AudioError:
-        """One of the track's windows; ``draw`` is uniform in [0, 1)."""
-        first, count = self._first[row]
-        return self[first + int(draw * count)]
-
-
-AnyWindows = WindowSet | CachedWindowSet | StoredWindowSet
-
-
-class _Tracks(Dataset[Any]):
-    """Whole tracks for the workers that fill a cache."""
-
-    def __init__(self, windows: WindowSet, rows: list[int], cache: FeatureCache | None, keep: bool) -> None:
-        self.windows, self.rows, self.cache, self.keep = windows, rows, cache, keep
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, position: int) -> tuple[int, TrackFeatures | AudioError | None]:
-        row = self.rows[position]
-        if self.cache is not None:
-            key = _key(self.windows, row)
-            if self.keep:
-                stored = self.cache.get(*key)
-                if stored is not None:
-                    return row, TrackFeatures(*stored)
-            elif self.cache.has(*key):
-                return row, None
-        item = self.windows.track(row)
-        if self.cache is not None and isinstance(item, TrackFeatures):
-            self.cache.put(*key, item.values, item.valid_frames)
-        return row, item if self.keep or isinstance(item, AudioError) else None
-
-
-def _key(windows: WindowSet, row: int) -> tuple[AudioLike, dict[str, Any]]:
-    return windows.tracks[row].audio, windows.cache_key(row)
-
-
-def _decode(
-    windows: WindowSet, workers: int, cache: FeatureCache | None, progress: Progress | None, *, keep: bool = True
-) -> Iterator[tuple[int, Any]]:
-    """Each track's features, from the cache or decoded and put there; without ``keep`` only the failures."""
-    rows = sorted({row for row, _ in windows.entries})
-    tracks = _Tracks(windows, rows, cache, keep)
-    for done, item in enumerate(DataLoader(tracks, batch_size=None, **worker_options(workers, ahead=8)), start=1):
-        yield item
-        if progress is not None and (done % 10 == 0 or done == len(rows)):
-            progress(done, len(rows))

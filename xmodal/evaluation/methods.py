@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from xmodal.data.kept import AnyWindows
 from xmodal.data.tracks import Track
-from xmodal.data.windows import AnyWindows, WindowSet
+from xmodal.data.windows import WindowSet
 from xmodal.embedder import Embedder
 from xmodal.errors import AudioError
 from xmodal.evaluation.baselines import mel_statistics, random_projection_baseline, ridge_baseline
@@ -102,7 +103,14 @@ def _texts(track: Track) -> list[str]:
 
 
 def track_statistics(windows: AnyWindows, *, refuse: bool = False) -> dict[int, Tensor]:
-    """Mel statistics of each track, the mean over its windows; tracks that cannot be decoded are left out."""
+    """Mel statistics of each track, the mean over its windows; tracks that cannot be decoded are left out.
+
+    Raises:
+        AudioError: If a track cannot be decoded and ``refuse`` is on.
+        ValueError: If what was kept of the windows is a frozen tower's vectors.
+    """
+    if windows.encoded:
+        raise ValueError("the baselines hear log-mels, and the run kept a frozen tower's vectors; set data.cache: none")
     rows: dict[int, list[Tensor]] = {}
     if refuse and windows.failures:
         raise windows.failures[0]

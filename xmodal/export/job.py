@@ -31,6 +31,7 @@ from xmodal.embeddings import (
     Embeddings,
     metadata_fields,
     read_manifest,
+    window_ids,
     written_aside,
 )
 from xmodal.errors import AudioError, IndexFormatError
@@ -219,13 +220,8 @@ def _rows(track: Track, key: str, finished: Finished) -> tuple[list[str], list[d
     if finished.start_seconds is None:
         return [track.id], [facts]
     facts.pop("end_seconds", None)  # the track's, not the window's
-    shown = [round(start, 3) for start in finished.start_seconds]
-    # The last window, which ends with the audio, may begin less than a millisecond after the one before it.
-    ids = [
-        f"{track.id}@{near if shown.count(near) == 1 else start}"
-        for near, start in zip(shown, finished.start_seconds, strict=True)
-    ]
-    return ids, [{**facts, "track": track.id, "start_seconds": start} for start in finished.start_seconds]
+    starts = finished.start_seconds
+    return window_ids(track.id, starts), [{**facts, "track": track.id, "start_seconds": start} for start in starts]
 
 
 def _groups(embedder: Embedder, good: Sequence[tuple[Track, str]], known: _Known, rows: int) -> Iterator[Embeddings]:

@@ -9,8 +9,9 @@ tests hold every tower to 1e-6 in evaluation mode. Towers are float32 outside of
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,23 @@ class TextTower(nn.Module, Configurable, ABC):
     def identity(self) -> dict[str, Any]:
         """Everything besides the weights that shapes the vectors, ready for JSON and free of file paths."""
         return {"tower": type(self).__name__, "max_tokens": self.max_tokens, "feature_dim": self.feature_dim}
+
+
+def weights_digest(module: nn.Module) -> str:
+    """32 hex digits that name a module's weights, wherever they lie: another weight, another name."""
+    return tensors_digest(module.state_dict())
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """As :func:`weights_digest`, of some tensors by name."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        if name.endswith("num_batches_tracked"):  # counts training steps, shapes nothing
+            continue
+        array = tensor.detach().cpu().contiguous()
+        digest.update(f"{name}|{array.dtype}|{tuple(array.shape)}|".encode())
+        digest.update(array.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def require_texts(texts: Sequence[str]) -> list[str]:

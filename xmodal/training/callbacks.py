@@ -5,16 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from jaxtyping import Float, Int
 from pytorch_lightning.callbacks import BasePredictionWriter
+from torch import Tensor
 
+from xmodal.data.datasets import EvaluationSet
 from xmodal.data.module import AudioTextData
 from xmodal.data.tracks import track_metadata
-from xmodal.embeddings import Embeddings
+from xmodal.embeddings import Embeddings, window_ids
+from xmodal.model import TwoTower
 from xmodal.training.gather import gather_rows
 from xmodal.training.module import AlignmentModule
 from xmodal.training.retrieval import pool_windows
@@ -68,23 +72,60 @@ class WritePredictions(BasePredictionWriter):
         """Pool the windows of each track and save."""
         assert isinstance(pl_module, AlignmentModule)
         data: AudioTextData = trainer.datamodule  # type: ignore[attr-defined]
-        tracks = data.evaluation_sets["predict"].tracks
-        device = pl_module.device
-        vectors, rows = (
-            gather_rows(torch.cat([prediction[part] for prediction in predictions]).to(device)).cpu() for part in (0, 1)
-        )
+        judged = data.evaluation_sets["predict"]
+        parts = [torch.cat([prediction[part] for prediction in predictions]).to(pl_module.device) for part in range(4)]
+        vectors, entries, shares, energies = (gather_rows(part).cpu() for part in parts)
         if not trainer.is_global_zero:
             return
-        pooled = pool_windows(vectors, rows, len(tracks))
-        there = np.unique(rows.numpy())
+        entries, order = entries.sort()
+        windows = FoundWindows(vectors[order], entries, shares[order], energies[order])
         path = run_folder(trainer) / "embeddings.parquet"
-        Embeddings(
-            ids=[tracks[row].id for row in there],
-            vectors=pooled[torch.from_numpy(there)].numpy(),
-            space_id=pl_module.exportable().space_id(),
-            metadata=[track_metadata(tracks[row]) for row in there],
-        ).save(path)
-        logger.info("%d vectors saved in %s", len(there), path)
+        network = pl_module.exportable()
+        made = _rows(judged, windows, network)
+        Embeddings(made[0], made[1], network.space_id(), made[2]).save(path)
+        logger.info("%d vectors saved in %s", len(made[0]), path)
+
+
+class FoundWindows(NamedTuple):
+    """Windows that were embedded, in the order of their set."""
+
+    vectors: Float[Tensor, "windows dim"]
+    entries: Int[Tensor, " windows"]
+    shares: Float[Tensor, " windows"]
+    energies: Float[Tensor, " windows"]
+
+
+def _rows(
+    judged: EvaluationSet, windows: FoundWindows, network: TwoTower
+) -> tuple[list[str], Float[np.ndarray, "rows dim"], list[dict[str, Any]]]:
+    """Ids, vectors and metadata of an export: a row for each track, or for each window if the model keeps them."""
+    places = [judged.windows.entries[entry] for entry in windows.entries.tolist()]
+    of_row = {row: place for place, row in enumerate(judged.rows)}
+    rows = torch.tensor([of_row[row] for row, _ in places])
+    there = rows.unique().tolist()
+    if network.pooling == "windows":
+        starts_of: dict[int, list[float]] = {place: [] for place in there}
+        for row, start in places:
+            starts_of[of_row[row]].append(judged.tracks[of_row[row]].start_seconds + start)
+        ids, facts = [], []
+        for place, starts in starts_of.items():
+            track = judged.tracks[place]
+            ids += window_ids(track.id, starts)
+            known = track_metadata(track)
+            known.pop("end_seconds", None)  # the track's, not the window's
+            facts += [{**known, "track": track.id, "start_seconds": start} for start in starts]
+        return ids, windows.vectors.numpy(), facts
+    pooled = pool_windows(
+        windows.vectors,
+        rows,
+        len(judged.tracks),
+        shares=windows.shares,
+        energies=windows.energies,
+        pooling=network.pooling,
+        top_windows=network.top_windows,
+    )
+    tracks = [judged.tracks[place] for place in there]
+    return [track.id for track in tracks], pooled[there].numpy(), [track_metadata(track) for track in tracks]
 
 
 def run_folder(trainer: pl.Trainer) -> Path:

@@ -7,6 +7,8 @@ checkpoints of every version are kept in ``tests/golden`` and must go on loading
 version 1: weights, ``network`` (its config), ``text_identity``; Lightning's ModelCheckpoint kept the best score.
 version 2: adds ``seed`` (from which every step draws) and ``averaged`` (the moving average of the weights, or None);
            the best score is kept by :class:`xmodal.training.Checkpoints`.
+version 3: leaves out frozen audio encoders as it does frozen text encoders; adds ``audio_identity`` and
+           ``frozen_weights`` (by side the name of the weights that were left out, or None).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any
 from xmodal import __version__
 from xmodal.errors import ModelError
 
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 3
 
 
 def migrate(checkpoint: dict[str, Any]) -> None:
@@ -51,4 +53,8 @@ def _from_1(checkpoint: dict[str, Any]) -> None:
     checkpoint["callbacks"] = kept
 
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], None]] = {1: _from_1}
+def _from_2(checkpoint: dict[str, Any]) -> None:
+    checkpoint["xmodal"] |= {"audio_identity": None, "frozen_weights": {}}
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], None]] = {1: _from_1, 2: _from_2}

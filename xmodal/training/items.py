@@ -96,7 +96,12 @@ class ItemSource:
             items = replace(items, audio_keys=torch.tensor(batch.facts.rows, device=module.device))
             if module.key_encoder is not None:
                 with torch.no_grad():
-                    keys = module.key_encoder.network.project_audio(batch.features, batch.valid_frames)
+                    slow = module.key_encoder.network
+                    keys = (
+                        slow.project_encoded(audio_features)
+                        if batch.encoded
+                        else slow.project_audio(batch.features, batch.valid_frames)
+                    )
                 items = replace(items, key_audio=keys)
         if self.concepts is not None:
             relevance, valid = (each.to(module.device) for each in self.concepts.judge(batch.facts.rows))

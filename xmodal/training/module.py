@@ -34,15 +34,16 @@ from xmodal.training.averaging import AveragedWeights
 from xmodal.training.chunks import checkpoint_layers, in_chunks
 from xmodal.training.contrast import Contrast, contrasts_of
 from xmodal.training.draws import seed_draws, seeded_draws
-from xmodal.training.formats import CHECKPOINT_VERSION, migrate
 from xmodal.training.gather import gather_rows, process_count, row_counts
 from xmodal.training.items import ItemSource, known_prompts, known_texts
 from xmodal.training.local import check_local, local_loss
 from xmodal.training.momentum import MomentumEncoder
 from xmodal.training.optim import learning_rate_factor, parameter_groups
 from xmodal.training.readings import ReadingCache
-from xmodal.training.retrieval import both_directions, pool_windows
+from xmodal.training.retrieval import HeardWindows, both_directions
+from xmodal.training.stamps import digest_frozen, read_stamp, write_stamp
 from xmodal.training.tuning import TowerTuning, apply_tuning, merge_additions, stacks
+from xmodal.view import Pooling
 
 logger = logging.getLogger(__name__)
 
@@ -61,11 +62,15 @@ class AlignmentModule(pl.LightningModule):
         window_seconds: Length of the windows that files are cut into.
         hop_seconds: Step from window to window; None for windows side by side.
         last_window: The last-window rule of :class:`xmodal.audio.WindowPolicy`.
+        pooling: How a track's windows become its vector (:func:`xmodal.view.pool`), in validation and in the exported
+            model; where only features are kept, validation weighs ``energy`` as ``mean``.
+        top_windows: How many windows the pooling ``top_k`` keeps.
         centred: Centre the joint space by batch normalisation, which speeds up every loss (:class:`TwoTower`).
         prompt_loss: Judges tracks against one-tag prompts; None for a copy of ``loss`` with parameters of its own.
         prompt_weight: Weight of that second loss; 0 switches it off.
         learning_rate: Peak rate of AdamW.
-        text_learning_rate: Peak rate of a pretrained text encoder, if it is trained; None: ``learning_rate`` / 10.
+        audio_learning_rate: Peak rate of a pretrained audio encoder, if it is trained; None: ``learning_rate`` / 10.
+        text_learning_rate: The same of a pretrained text encoder.
         weight_decay: Of matrices and kernels; biases, gains and the loss's own scalars have none.
         warmup: Share of all steps over which the rate rises from 0.
         schedule: What follows: "cosine" to 0, or "constant".
@@ -99,10 +104,13 @@ class AlignmentModule(pl.LightningModule):
         window_seconds: float = 10.0,
         hop_seconds: float | None = None,
         last_window: Literal["shift", "pad", "drop"] = "shift",
+        pooling: Pooling = "mean",
+        top_windows: int = 3,
         centred: bool = False,
         prompt_loss: PairwiseLoss | EmbeddingLoss | None = None,
         prompt_weight: float = 1.0,
         learning_rate: float = 1e-3,
+        audio_learning_rate: float | None = None,
         text_learning_rate: float | None = None,
         weight_decay: float = 0.01,
         warmup: float = 0.05,
@@ -137,6 +145,8 @@ class AlignmentModule(pl.LightningModule):
             window_seconds=window_seconds,
             hop_seconds=hop_seconds,
             last_window=last_window,
+            pooling=pooling,
+            top_windows=top_windows,
             centred=centred,
             audio_parts=audio_parts,
             metric=metric,
@@ -170,6 +180,7 @@ class AlignmentModule(pl.LightningModule):
         self.proxy_learning_rate = 10 * learning_rate if proxy_learning_rate is None else proxy_learning_rate
         self.item_source: ItemSource | None = None
         self.learning_rate = learning_rate
+        self.audio_learning_rate = learning_rate / 10 if audio_learning_rate is None else audio_learning_rate
         self.text_learning_rate = learning_rate / 10 if text_learning_rate is None else text_learning_rate
         self.weight_decay = weight_decay
         self.warmup = warmup
@@ -181,9 +192,9 @@ class AlignmentModule(pl.LightningModule):
             if prompt_weight:
                 check_local(self.prompt_loss)
         self._readings = ReadingCache(text_cache_gigabytes)
-        self._seed: int | None = None
-        self._window_vectors: list[Tensor] = []
-        self._window_rows: list[Tensor] = []
+        self.seed: int | None = None
+        self._frozen_weights: dict[str, str | None] | None = None
+        self._heard = HeardWindows()
         self.space: Space | None = None  # what the last validation or test embedded, for callbacks to look at
 
     # -- vectors ------------------------------------------------------------------------------------------------
@@ -214,8 +225,8 @@ class AlignmentModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Agree on the seed from which every step draws; a resumed run keeps its own."""
-        if self._seed is None:
-            self._seed = self.trainer.strategy.broadcast(torch.initial_seed())
+        if self.seed is None:
+            self.seed = self.trainer.strategy.broadcast(torch.initial_seed())
         if self.averaged is not None:
             if isinstance(self.trainer.strategy, FSDPStrategy | ModelParallelStrategy):
                 raise ModelError(
@@ -239,7 +250,7 @@ class AlignmentModule(pl.LightningModule):
 
     def on_train_batch_start(self, batch: PairBatch, batch_index: int) -> None:
         """Draw what this step draws from its own place in the run, so that a resumed run draws the same."""
-        seed_draws(self._seed, self.current_epoch, batch_index, self.global_rank)
+        seed_draws(self.seed, self.current_epoch, batch_index, self.global_rank)
 
     def training_step(self, batch: PairBatch, batch_index: int) -> Tensor | None:
         """Loss of one batch; None, which skips the step, if fewer than two of its tracks could be decoded."""
@@ -255,12 +266,12 @@ class AlignmentModule(pl.LightningModule):
         items = None if self.item_source is None else self.item_source.of_audio(batch, audio_features)
         of_texts = self._with_texts(items, known_texts, batch.facts, contrasts.facts, text_features)
         # Miners and others draw in the loss: every process the same, since each judges the whole batch.
-        with seeded_draws(self.device, self._seed, self.current_epoch, batch_index, "loss"):
+        with seeded_draws(self.device, self.seed, self.current_epoch, batch_index, "loss"):
             total, shown = self._judge(self.loss, contrasts.captions, of_texts)
         self.log("train/caption_loss", shown, batch_size=size)
         if len(contrasts.prompts[0].text) and self.prompt_weight:
             of_prompts = self._with_texts(items, known_prompts, batch.facts, contrasts.facts, prompt_features)
-            with seeded_draws(self.device, self._seed, self.current_epoch, batch_index, "prompt loss"):
+            with seeded_draws(self.device, self.seed, self.current_epoch, batch_index, "prompt loss"):
                 prompt_total, prompt_shown = self._judge(self.prompt_loss, contrasts.prompts, of_prompts)
             self.log("train/prompt_loss", prompt_shown, batch_size=size)
             total = total + self.prompt_weight * prompt_total
@@ -297,12 +308,20 @@ class AlignmentModule(pl.LightningModule):
         self.item_source.register.keys(known(everything))
         return items.gathered(gather_rows)
 
+    def embed_windows(self, batch: PairBatch | WindowBatch) -> Float[Tensor, "windows dim"]:
+        """Unit vectors of a batch's windows, whether they come as features or as a frozen tower's vectors."""
+        if batch.encoded:
+            vectors = self.network.embed_encoded(batch.features[:, :, 0])
+        else:
+            vectors = self.network.embed_audio_features(batch.features, batch.valid_frames)
+        return vectors.float()
+
     def _encode_audio_batch(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
         """The audio tower's features of a batch and its vectors, chunk by chunk if so wished."""
         network = self.network
 
         def encode(features: Tensor, valid_frames: Tensor) -> tuple[Tensor, Tensor]:
-            encoded = self._encode_audio(features, valid_frames)
+            encoded = features[:, :, 0] if batch.encoded else self._encode_audio(features, valid_frames)
             return encoded, network.project_encoded(encoded)
 
         if not len(batch.features):
@@ -362,16 +381,13 @@ class AlignmentModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the windows of the last round, and take the averaged weights if there are any."""
-        self._window_vectors.clear()
-        self._window_rows.clear()
+        self._heard.clear()
         self._swap_average(True)
 
     def validation_step(self, batch: WindowBatch, _batch_index: int) -> None:
         """Embed windows; they are judged together when all of them are there."""
         if len(batch.rows):
-            vectors = self.network.embed_audio_features(batch.features, batch.valid_frames)
-            self._window_vectors.append(vectors.float())
-            self._window_rows.append(batch.rows)
+            self._heard.add(self.embed_windows(batch), batch)
 
     def on_validation_epoch_end(self) -> None:
         """Retrieval metrics in both directions over the whole validation set."""
@@ -407,21 +423,24 @@ class AlignmentModule(pl.LightningModule):
         if self.averaged is not None and self.averaged.steps and self.averaged.swapped != averaged:
             self.averaged.swap(self.network)
 
-    def predict_step(self, batch: WindowBatch, _batch_index: int) -> tuple[Tensor, Tensor]:
-        """Vectors of windows and the tracks they belong to."""
-        if not len(batch.rows):
-            return torch.zeros(0, self.network.dim), batch.rows.cpu()
-        return self.network.embed_audio_features(batch.features, batch.valid_frames).float().cpu(), batch.rows.cpu()
+    def predict_step(self, batch: WindowBatch, _batch_index: int) -> tuple[Tensor, ...]:
+        """Vectors of windows, their places in the set, and what their pooling may weigh them by."""
+        vectors = self.embed_windows(batch) if len(batch.rows) else torch.zeros(0, self.network.dim)
+        return tuple(each.cpu() for each in (vectors, batch.entries, batch.shares, batch.energies))
 
     def _log_retrieval(self, split: Literal["validation", "test"]) -> None:
         data: AudioTextData = self.trainer.datamodule  # type: ignore[attr-defined]
         judged: EvaluationSet = data.evaluation_sets[split]
-        # Each process embedded windows of its own, each window one of them: together they are all.
-        vectors = gather_rows(torch.cat([*self._window_vectors, torch.zeros(0, self.network.dim, device=self.device)]))
-        rows = gather_rows(torch.cat([*self._window_rows, torch.zeros(0, dtype=torch.long, device=self.device)]))
-        if not len(rows):
+        network = self.network
+        tracks = self._heard.tracks(
+            len(judged.tracks),
+            network.dim,
+            pooling=network.pooling,
+            top_windows=network.top_windows,
+            device=self.device,
+        )
+        if tracks is None:
             return
-        tracks = pool_windows(vectors.cpu(), rows.cpu(), len(judged.tracks))
         with torch.no_grad():
             texts = self.embed_texts(judged.texts).float().cpu()
         there = tracks.norm(dim=1).nan_to_num(1.0) > 0.5  # a validation cut short has not heard every track
@@ -439,37 +458,18 @@ class AlignmentModule(pl.LightningModule):
     # -- checkpoints --------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out what a frozen text tower brings of its own, and say how to build the rest."""
-        frozen = self._frozen_names()
-        checkpoint["state_dict"] = {
-            name: value for name, value in checkpoint["state_dict"].items() if name not in frozen
-        }
-        checkpoint["xmodal"] = {
-            "format_version": CHECKPOINT_VERSION,
-            "network": self.network.config,
-            "text_identity": self.network.text.identity(),
-            "seed": self._seed,
-            "averaged": None if self.averaged is None else self.averaged.state_dict(),
-        }
-        if self.item_source is not None:
-            checkpoint["xmodal"]["remembered_texts"] = self.item_source.remembered_texts()
+        """Leave out what frozen towers bring of their own, and say how to build the rest."""
+        write_stamp(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Bring the checkpoint to today's format, check the text tower it was made with, and add what that brings."""
-        migrate(checkpoint)
-        stamp = checkpoint["xmodal"]
-        if stamp["text_identity"] != self.network.text.identity():
-            raise ModelError(
-                "the checkpoint was trained with another text tower than the config names: "
-                f"{stamp['text_identity']} against {self.network.text.identity()}"
-            )
-        self._seed = stamp["seed"]
-        if self.averaged is not None and stamp["averaged"] is not None:
-            self.averaged.load_state_dict(stamp["averaged"])
-        if self.item_source is not None:
-            self.item_source.register.load_state(stamp.get("remembered_texts", []))
-        current = self.state_dict()
-        checkpoint["state_dict"] = {name: current[name] for name in self._frozen_names()} | checkpoint["state_dict"]
+        """Bring the checkpoint to today's format, check the towers it was made with, and add what they bring."""
+        read_stamp(self, checkpoint)
+
+    def frozen_weights(self) -> dict[str, str | None]:
+        """By side the name of the weights that a checkpoint leaves out; None where it leaves out none. Made once."""
+        if self._frozen_weights is None:
+            self._frozen_weights = digest_frozen(self)
+        return self._frozen_weights
 
     def exportable(self) -> TwoTower:
         """The network as users get it: the averaged weights if there are any, low-rank additions merged."""
@@ -478,13 +478,6 @@ class AlignmentModule(pl.LightningModule):
             self.averaged.copy_to(network)
         merge_additions(network)
         return network.eval()
-
-    def _frozen_names(self) -> set[str]:
-        if not self.network.text.frozen:
-            return set()
-        homes = ("network.text.", "key_encoder.network.text.")
-        prefixes = tuple(home + prefix for home in homes for prefix in self.network.text.asset_prefixes)
-        return {name for name in self.state_dict() if prefixes and name.startswith(prefixes)}
 
 
 def _zero_of(modules: Sequence[torch.nn.Module]) -> Tensor:

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 def parameter_groups(module: AlignmentModule) -> list[dict[str, Any]]:
     """The trained parameters by learning rate and weight decay.
 
-    A tower's layers learn at its tuning's rate times their layer's share; a pretrained text encoder at
-    ``text_learning_rate``; anchors at their own; everything else at ``learning_rate``. Biases, gains, anchors and the
+    A tower's layers learn at its tuning's rate times their layer's share; pretrained encoders at
+    ``audio_learning_rate`` and ``text_learning_rate``; anchors at their own; everything else at ``learning_rate``. Biases, gains, anchors and the
     losses' scalars are not decayed.
     """
     network = module.network
-    pretrained = tuple(f"network.text.{prefix}" for prefix in network.text.asset_prefixes)
+    audio, text = (
+        tuple(f"network.{side}.{prefix}" for prefix in getattr(network, side).asset_prefixes)
+        for side in ("audio", "text")
+    )
     shares: dict[str, float] = {}
     for side, tuning in (("audio", module.audio_tuning), ("text", module.text_tuning)):
         tower = getattr(network, side)
@@ -37,7 +40,9 @@ def parameter_groups(module: AlignmentModule) -> list[dict[str, Any]]:
             rate = module.proxy_learning_rate
         elif name.startswith("network.audio.") and module.audio_tuning.learning_rate is not None:
             rate = module.audio_tuning.learning_rate
-        elif pretrained and name.startswith(pretrained):
+        elif name.startswith(audio):
+            rate = module.audio_learning_rate
+        elif name.startswith(text):
             given = module.text_tuning.learning_rate
             rate = module.text_learning_rate if given is None else given
         elif name.startswith("network.text.") and module.text_tuning.learning_rate is not None:

@@ -115,10 +115,8 @@ def overfit(words: Sequence[str], steps: int = 200) -> Overfit:
         raise DataError("no step was taken; fewer than two tracks of the first batch could be decoded")
     module.eval()
     with torch.no_grad():
-        audio = module.network.embed_audio_features(
-            batch.features.to(module.device), batch.valid_frames.to(module.device)
-        )
-        score = (audio.float() @ module.embed_texts(batch.texts).float().T).cpu()
+        audio = module.embed_windows(batch.to(module.device))
+        score = (audio @ module.embed_texts(batch.texts).float().T).cpu()
     figures = both_directions(score, batch.relevance.cpu())
     return Overfit(
         steps=len(losses.values),

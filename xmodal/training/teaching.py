@@ -67,6 +67,11 @@ class TeachBatches(pl.Callback):
             if good:
                 features = torch.stack([item.values for _, item in good]).to(pl_module.device)
                 valid = torch.tensor([item.valid_frames for _, item in good], device=pl_module.device)
-                made = pl_module.network.embed_audio_features(features, valid)
+                network = pl_module.network
+                made = (
+                    network.embed_encoded(features[:, :, 0])
+                    if windows.encoded
+                    else network.embed_audio_features(features, valid)
+                )
                 vectors[[place for place, _ in good]] = made.float().cpu().numpy()
         return vectors

@@ -84,8 +84,7 @@ def apply_tuning(tower: AudioTower | TextTower, tuning: TowerTuning, side: str) 
     """
     if tuning.train == "none":
         tower.requires_grad_(False)
-        if isinstance(tower, TextTower):
-            tower.frozen = True
+        tower.frozen = True
     if tuning.train != "lora":
         return
     if getattr(tower, "frozen", False):
