@@ -18,8 +18,8 @@ def parameter_groups(module: AlignmentModule) -> list[dict[str, Any]]:
     """The trained parameters by learning rate and weight decay.
 
     A tower's layers learn at its tuning's rate times their layer's share; pretrained encoders at
-    ``audio_learning_rate`` and ``text_learning_rate``; anchors at their own; everything else at ``learning_rate``. Biases, gains, anchors and the
-    losses' scalars are not decayed.
+    ``audio_learning_rate`` and ``text_learning_rate``; anchors at their own; everything else at ``learning_rate``.
+    Biases, gains, anchors and the losses' scalars are not decayed.
     """
     network = module.network
     audio, text = (
