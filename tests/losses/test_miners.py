@@ -114,9 +114,21 @@ def test_distance_weights_are_one_over_the_density_on_the_sphere():
             np.testing.assert_allclose(factor[i].numpy()[negative[i]], (weight / weight.sum())[negative[i]], rtol=1e-6)
 
 
+def test_the_weights_of_tag_based_retrieval_grow_with_the_cosine():
+    """Won et al.: a negative is drawn with a chance in proportion to (cosine + 1) / 2."""
+    score, _, negative = loops("many positives")
+    miner = losses.DistanceWeightedMiner(6, density="cosine", draws=0, limit=2.0)
+    factor = miner.factor(make_pairs(*ORDINARY["many positives"])).numpy()
+    for i in range(len(score)):
+        weight = np.where(negative[i], (score[i] + 1) / 2, 0.0)
+        if weight.sum():
+            np.testing.assert_allclose(factor[i][negative[i]], (weight / weight.sum())[negative[i]], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     "make",
     [
+        lambda draws: losses.DistanceWeightedMiner(6, density="cosine", draws=draws, limit=2.0),
         lambda draws: losses.DistanceWeightedMiner(6, draws=draws, limit=1.8),
         lambda draws: losses.DistanceWeightedMiner(6, density="empirical", draws=draws, limit=1.8),
         lambda draws: losses.DistanceBinMiner(4, high=1.8, draws=draws),
