@@ -6,7 +6,8 @@
 ``--audio`` holds the manifests ``esc10.jsonl``, ``cc0notes.jsonl``, ``spoken_digits.jsonl`` and ``folkrender.jsonl``
 (docs/results.md says what they are). Each set is trained from its YAML in configs/data and judged on the split that
 its publishers gave: ESC-10 by its five folds, the others by their test split. Finished runs are kept in ``--out``
-and not trained again. The peer of each claim is ridge regression from mel statistics to the same text vectors.
+and not trained again, and one that was stopped goes on from its last checkpoint. The peer of each claim is ridge
+regression from mel statistics to the same text vectors.
 
 Every method is judged by the same protocol (:mod:`xmodal.evaluation`), and what is kept is its whole report. Probes
 are learnt on the training part and judged on the held-out one, from the model's vectors and from mel statistics.
@@ -33,7 +34,9 @@ from xmodal.embeddings import written_aside
 from xmodal.evaluation import Protocol, judge, label_matrix, probe
 from xmodal.evaluation.methods import Method, methods_of_run, track_statistics
 from xmodal.metrics import KS
+from xmodal.model import TwoTower
 from xmodal.training import Cli, config_folder, run
+from xmodal.training.command import build
 
 SETS: dict[str, dict[str, Any]] = {
     "esc10": {"label": "label", "folds": (1, 2, 3, 4, 5), "epochs": 60},
@@ -44,15 +47,32 @@ SETS: dict[str, dict[str, Any]] = {
 OURS, RIDGE = "xmodal", "ridge on mel statistics"
 
 
+def trained(words: list[str], out: Path, name: str) -> Cli:
+    """A training run: a finished one is loaded, one that was stopped goes on from its last checkpoint."""
+    configs = config_folder()
+    words = ["--config", str(configs / "base.yaml"), *words]
+    finished = out / "runs" / name / "version_0" / "model"
+    if not finished.is_dir():  # it appears in one step, when training has ended
+        return run(["fit", *words, "--runs", str(out / "runs"), "--name", name, "--resume"])
+    made = build(words)
+    network = made.model.network
+    network.load_state_dict(TwoTower.load(finished).state_dict())
+    made.datamodule.prepare("fit", network.audio, network.windows)
+    return made
+
+
 def train(name: str, audio: Path, out: Path, fold: int | None, epochs: int) -> Cli:
     """One training run from the set's YAML."""
-    configs = config_folder()
-    words = ["fit", "--config", str(configs / "base.yaml"), "--config", str(configs / "data" / f"{name}.yaml")]
-    words += ["--data.manifest", str(audio / f"{name}.jsonl"), "--runs", str(out / "runs"), "--name", name]
+    words = [
+        "--config",
+        str(config_folder() / "data" / f"{name}.yaml"),
+        "--data.manifest",
+        str(audio / f"{name}.jsonl"),
+    ]
     words += ["--trainer.max_epochs", str(epochs), "--trainer.check_val_every_n_epoch", str(max(epochs // 10, 1))]
     if fold is not None:
         words += ["--data.test_fold", str(fold)]
-    return run(words)
+    return trained(words, out, name if fold is None else f"{name}-fold{fold}")
 
 
 def report_of(method: Method, tracks: Sequence[Track], protocol: Protocol) -> dict[str, Any]:

@@ -23,7 +23,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,8 @@ from xmodal.data.demo import UNSEEN_WORDS, build_corpus
 from xmodal.data.manifests import read_tracks
 from xmodal.embedder import Embedder, load
 from xmodal.embeddings import written_aside
-from xmodal.evaluation import Protocol, evaluate_tags, judge, label_matrix, probe
+from xmodal.evaluation import Protocol, evaluate_tags, label_matrix, probe
+from xmodal.evaluation.methods import Method
 from xmodal.runs import versions
 from xmodal.tagging import TagScorer
 
@@ -104,14 +104,12 @@ def judge_demo(embedder: Embedder, tracks: list[Track]) -> dict[str, Any]:
     learn = [track for track in tracks if track.split == "train"][:LEARNT]
     rows = [*learn, *test]
     say(f"  embedding {len(rows)} clips")
-    result = embedder.embed_files(rows, raise_errors=True)
-    vectors = result.embeddings.vectors
-    held_out = replace(result, embeddings=replace(result.embeddings, ids=list(map(str, range(len(test)))),
-                                                  vectors=vectors[len(learn):], metadata=None))  # fmt: skip
+    vectors = embedder.embed_files(rows, raise_errors=True).embeddings.vectors
+    ours = Method(real_sets.OURS, vectors[len(learn) :], embedder.embed_texts)
     classification, probes = {}, {}
     for kind in DEMO_KINDS:
         protocol = Protocol(name=kind, directions=("tags",), tag_kinds=(kind,), classify=kind)
-        classification[kind] = judge(embedder, test, protocol, embed=lambda *_: held_out).classification
+        classification[kind] = real_sets.report_of(ours, test, protocol)["classification"]
         _, labels = label_matrix([track.tags for track in rows], kind)
         part = (torch.arange(len(rows)) >= len(learn)).int()
         probes[kind] = probe(vectors, labels, folds=part, judged=[1]).to_dict()

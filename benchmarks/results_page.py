@@ -195,18 +195,17 @@ def unseen_table(found: dict[str, Any]) -> str:
         known = per_tag[tag]
         tags.append([tag, str(known["positives"]), *(figure(known[n]) for n in ("ROC-AUC", "PR-AUC", "PR-AUC chance"))])
     published = [["tracks", "candidates", *methods]]
-    for tracks in ("C", "B and C", "all"):
+    sets = ["C", "B and C", "all"] if ours["zero_shot"]["tracks"]["B"] else ["C", "all"]
+    for tracks in sets:
         for way in ours["zero_shot"].get(tracks, {}):
-            for name in ("hit@1", "P@1", "mAP unseen", "harmonic mean"):
+            for name in ("hit@1", "hit@3", "mAP unseen", "harmonic mean"):
                 values = [found["methods"][method]["zero_shot"][tracks][way].get(name) for method in methods]
                 if values[0] is not None:
                     among = "unseen tags" if way == "zero-shot" else "all tags"
                     published.append([f"{tracks}: {name}", among, *map(figure, values)])
     counts = ", ".join(f"{name}: {count}" for name, count in ours["zero_shot"]["tracks"].items())
-    return (
-        f"{found['training_tracks']} training tracks of A; test tracks by set: {counts}.\n\n{table(rows)}\n\n"
-        f"{table(tags)}\n\n{table(published)}"
-    )
+    trained = f"{found['training_tracks']} training tracks of A, {found['epochs']} epochs"
+    return f"{trained}; test tracks by set: {counts}.\n\n{table(rows)}\n\n{table(tags)}\n\n{table(published)}"
 
 
 def family_table(rows: Sequence[dict[str, Any]]) -> str:

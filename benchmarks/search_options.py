@@ -86,7 +86,8 @@ def main() -> None:
         sets.append(("demo", options.demo / "model", options.demo / "corpus" / "manifest.jsonl"))
     if options.real and options.audio:
         for name in REAL:
-            folder = options.real / "runs" / name / "version_0" / "model"
+            run = f"{name}-fold1" if name == "esc10" else name
+            folder = options.real / "runs" / run / "version_0" / "model"
             sets.append((name, folder, options.audio / f"{name}.jsonl"))
     if not sets:
         parser.error("name trained models with --demo, or with --real and --audio")
@@ -94,7 +95,7 @@ def main() -> None:
     for name, model, manifest in sets[:1] if options.quick else sets:
         config = config_folder() / "data" / f"{name}.yaml"
         said = yaml.safe_load(config.read_text())["data"] if config.exists() else {}
-        folds = said.get("fold_field")  # version_0 of benchmarks/real_sets.py held the first fold out
+        folds = said.get("fold_field")  # its run held the first fold out
         tracks = read_tracks(manifest, tag_fields=said.get("tag_fields"), split_field=folds or "split")
         held = [track for track in tracks if track.split == ("1" if folds else "test")]
         rest = [track for track in tracks if (track.split != "1" if folds else track.split == "train")]
