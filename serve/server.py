@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 import sys
@@ -45,6 +46,7 @@ async def run(settings: Settings) -> int:
     ``drain_delay_seconds``, and running requests get ``drain_seconds``. A second one does not wait.
     """
     logs.configure(settings.log_level, form=settings.log_format)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its coming and going is ours to say
     taken = listen(settings.host, settings.port)
     service = Service(settings)
     config = uvicorn.Config(
