@@ -154,18 +154,22 @@ def bare_products(audio: Any, text: Any, products: int) -> float:
     """The products of a two-way loss: scores (once, or twice if there are four), and slopes times either side."""
     import torch
 
-    from xmodal.losses.streamed import blocks_of
+    from xmodal.losses.two_way import tiles_of
 
     gradients = torch.zeros_like(audio), torch.zeros_like(text)
-    blocks = blocks_of(None, len(audio), len(text))
-    score = torch.empty(blocks[0].stop, len(text))
+    tiles = list(tiles_of(None, len(audio), len(text)))
+    score = torch.empty(tiles[0][0].stop, tiles[0][1][0].stop)
     for _ in range(products - 3):
-        for rows in blocks:
-            torch.mm(audio[rows], text.T, out=score[: len(audio[rows])])
-    for rows in blocks:
-        slope = torch.mm(audio[rows], text.T, out=score[: len(audio[rows])])
-        gradients[0][rows].addmm_(slope, text)
-        gradients[1].addmm_(slope.T, audio[rows])
+        for rows, several in tiles:
+            for columns in several:
+                made = score[: len(audio[rows]), : len(text[columns])]
+                torch.mm(audio[rows], text[columns].T, out=made)
+    for rows, several in tiles:
+        for columns in several:
+            made = score[: len(audio[rows]), : len(text[columns])]
+            slope = torch.mm(audio[rows], text[columns].T, out=made)
+            gradients[0][rows].addmm_(slope, text[columns])
+            gradients[1][columns].addmm_(slope.T, audio[rows])
     return 0.0
 
 

@@ -287,6 +287,27 @@ def test_a_streamed_loss_of_nothing_is_0_with_a_graph():
     assert all(each.grad is not None for each in loss.parameters())
 
 
+@pytest.mark.parametrize("loss", [losses.SigLIPLoss(), losses.TripletLoss(), losses.InfoNCELoss()])
+def test_a_streamed_loss_without_texts_moves_nothing(loss):
+    audio = AUDIO.float().requires_grad_()
+    StreamedLoss(loss)(audio, torch.zeros(0, 4), torch.zeros(5, 0)).backward()
+    assert (audio.grad == 0).all()
+
+
+def test_tiles_that_cut_rows_and_columns_add_up_to_the_whole(monkeypatch):
+    monkeypatch.setattr("xmodal.losses.two_way._TILE", 8)
+    audio, text = vectors(5, 21).requires_grad_(), vectors(6, 19).requires_grad_()
+    chosen = torch.rand((21, 19), generator=torch.Generator().manual_seed(0)) < 0.1
+    for loss in (losses.InfoNCELoss(0.1), losses.InfoNCELoss(0.2, margin=0.3, direction_weights=(2.0, 1.0))):
+        leaves = audio, text, *loss.parameters()
+        streamed, whole = StreamedLoss(loss)(audio, text, chosen), apply_loss(loss, audio, text, chosen)
+        torch.testing.assert_close(streamed, whole)
+        for own, expected in zip(
+            torch.autograd.grad(streamed, leaves), torch.autograd.grad(whole, leaves), strict=True
+        ):
+            torch.testing.assert_close(own, expected)
+
+
 @pytest.mark.parametrize("loss", [losses.HistogramLoss(), losses.LiftedStructureLoss(), losses.SeraphLoss()])
 def test_a_loss_of_the_whole_matrix_cannot_be_streamed(loss):
     with pytest.raises(ValueError, match=f"{type(loss).__name__} looks at the whole matrix at once"):

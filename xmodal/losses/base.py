@@ -262,8 +262,8 @@ class PairwiseLoss(nn.Module, Configurable):
         """
         raise NotImplementedError(f"{type(self).__name__} must define row_terms(pairs) or one_direction(pairs)")
 
-    def row_slopes(self, pairs: Pairs) -> tuple[Terms, Float[Tensor, "anchors others"]] | None:
-        """The same terms with the slope of their sum at each score, for streaming; None leaves that to autograd.
+    def row_slopes(self, pairs: Pairs) -> tuple[Tensor, Tensor, Float[Tensor, "anchors others"]] | None:
+        """Sum and number of all terms, and the sum's slope at each score, for streaming; None leaves it to autograd.
 
         Only for a loss without parts and without parameters.
         """

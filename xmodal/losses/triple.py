@@ -74,15 +74,14 @@ class TripletLoss(PairwiseLoss):
         factor, closeness, _ = self._scale(pairs.score)
         return factor * (torch.linalg.vecdot(slope, closeness) + constant), count
 
-    def row_slopes(self, pairs: Pairs) -> tuple[Terms, Float[Tensor, "anchors others"]] | None:
+    def row_slopes(self, pairs: Pairs) -> tuple[Tensor, Tensor, Float[Tensor, "anchors others"]] | None:
         """The triples with their slope at each score, which the counts are."""
         if self.distance == "euclidean":
             return None
         slope, constant, count = self._triples(pairs)
         factor = self._scale(pairs.score)[0]
-        # Each row's product as a product of matrices, which needs no matrix of terms.
-        total = torch.bmm(slope[:, None, :], pairs.score[:, :, None])[:, 0, 0]
-        return (factor * (total + constant), count), slope if factor == 1.0 else slope.mul_(factor)
+        total = torch.dot(slope.flatten(), pairs.score.flatten()) + constant.sum()
+        return factor * total, count.sum(), slope if factor == 1.0 else slope.mul_(factor)
 
     def _scale(self, score: Float[Tensor, "anchors others"]) -> tuple[float, Float[Tensor, "anchors others"], float]:
         """The distance as a factor on a closeness, and the margin in units of that closeness."""
