@@ -1,7 +1,8 @@
 """Hours of audio embedded in an hour, beside the loops that people write, and beside what the machine can do.
 
-    python benchmarks/embed.py           # three minutes
-    python benchmarks/embed.py --quick   # under a minute
+    python benchmarks/embed.py                  # three minutes
+    python benchmarks/embed.py --quick          # under a minute
+    python benchmarks/embed.py --folder DIR     # keeps the files that are made, for the next time
 
 Everything embeds the same files with the same weights on the same cores:
 
@@ -13,7 +14,8 @@ Everything embeds the same files with the same weights on the same cores:
 
 Two bounds: the slower of decoding alone and the model alone, each with all cores (what a pipeline can reach where the
 model runs on a device of its own), and the time of both one after the other (what it can reach where both need the
-same cores). The last lines are one JSON object a claim.
+same cores). Beside the rates stand the seconds of processor time, of all threads and workers, that an hour of audio
+takes, which hardly depend on what else the machine does. The last lines are one JSON object a claim.
 """
 
 from __future__ import annotations
@@ -42,15 +44,15 @@ RATE = 44_100
 
 def corpus(folder: Path, suffix: str, files: int, seconds: float) -> list[Path]:
     """Stereo music-like files: chords with noise, of different lengths."""
-    paths = []
-    for number in range(files):
+    paths = [folder / f"{seconds:g}-{number:03d}.{suffix}" for number in range(files)]
+    for number, path in enumerate(paths):
+        if path.exists():
+            continue
         rng = np.random.default_rng(number)
         time_axis = np.arange(round(RATE * seconds * rng.uniform(0.8, 1.2))) / RATE
         chord = sum(np.sin(2 * np.pi * pitch * time_axis) for pitch in rng.uniform(80, 2000, 6)) / 12
         stereo = np.stack([chord, np.roll(chord, 300)], axis=1) + 0.02 * rng.standard_normal((len(time_axis), 2))
-        path = folder / f"{number:03d}.{suffix}"
         soundfile.write(path, stereo.astype(np.float32), RATE)
-        paths.append(path)
     return paths
 
 
@@ -140,13 +142,20 @@ def loader_loop(model: TwoTower, paths: list[Path]) -> np.ndarray:
     return np.stack(pooled)
 
 
-def timed(run: Callable[[], object], repeats: int) -> float:
-    best = float("inf")
+def timed(run: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """The shortest time of several runs, and the least processor time, of this process and its workers."""
+    times, busy = [], []
     for _ in range(repeats):
-        begun = time.perf_counter()
+        begun, used = time.perf_counter(), processor_seconds()
         run()
-        best = min(best, time.perf_counter() - begun)
-    return best
+        times.append(time.perf_counter() - begun)
+        busy.append(processor_seconds() - used)
+    return min(times), min(busy)
+
+
+def processor_seconds() -> float:
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def main() -> None:
@@ -155,16 +164,22 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--files", type=int)
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--formats", default="mp3,flac")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="where the files are made, and found again")
+    parser.add_argument("--make-only", action="store_true", help="make the files and leave measuring to a later call")
     args = parser.parse_args()
     files, repeats = args.files or (8 if args.quick else 24), 1 if args.quick else 2
     torch.manual_seed(0)
     model = TwoTower(MobileCnn(), HashedBagOfWordsTower(64, 16), dim=256).eval()
     embedder = Embedder(model, device=args.device, batch_size=args.batch_size)
     claims = []
-    for suffix in ("mp3", "flac"):
-        with tempfile.TemporaryDirectory() as folder:
-            paths = corpus(Path(folder), suffix, files, 60.0)
-            claims += measured(embedder, paths, repeats, suffix)
+    for suffix in args.formats.split(","):
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = args.folder or Path(temporary)
+            folder.mkdir(parents=True, exist_ok=True)
+            paths = corpus(folder, suffix, files, 60.0)
+            if not args.make_only:
+                claims += measured(embedder, paths, repeats, suffix)
     for one in claims:
         print(json.dumps(one))
 
@@ -173,10 +188,10 @@ def measured(embedder: Embedder, paths: list[Path], repeats: int, suffix: str) -
     model, long = embedder.model, hours(paths)
     reference = ours(embedder, paths[:4])
     cut = [window for path in paths for window in windows(path, model.sample_rate, model.windows)]
-    rates = {
-        "xmodal": long / timed(lambda: ours(embedder, paths), repeats),
-        "decoding alone": long / timed(lambda: decoding_alone(model, paths), repeats),
-        "model alone": long / timed(lambda: model_alone(embedder, cut), repeats),
+    found = {
+        "xmodal": timed(lambda: ours(embedder, paths), repeats),
+        "decoding alone": timed(lambda: decoding_alone(model, paths), repeats),
+        "model alone": timed(lambda: model_alone(embedder, cut), repeats),
     }
     peers = {"DataLoader": loader_loop}
     try:
@@ -188,12 +203,16 @@ def measured(embedder: Embedder, paths: list[Path], repeats: int, suffix: str) -
     for name, run in peers.items():
         same = run(model, paths[:4])
         assert ((same * reference).sum(axis=1) > 0.999).all(), f"{name} embeds something else"
-        rates[name] = long / timed(partial(run, model, paths), repeats)
+        found[name] = timed(partial(run, model, paths), repeats)
+    rates = {name: long / seconds for name, (seconds, _) in found.items()}
     slower = min(rates["decoding alone"], rates["model alone"])
     both = 1 / (1 / rates["decoding alone"] + 1 / rates["model alone"])
-    print(f"\n{suffix}, {long:.2f} hours of audio, {usable_cores()} cores, {embedder.device}: hours of audio an hour")
+    print(
+        f"\n{suffix}, {long:.2f} hours of audio, {usable_cores()} cores, {torch.get_num_threads()} threads of torch, "
+        f"{embedder.device}:\n  {'':16} hours of audio an hour, processor seconds an hour of audio"
+    )
     for name, rate in rates.items():
-        print(f"  {name:16} {3600 * rate:10,.0f}", flush=True)
+        print(f"  {name:16} {3600 * rate:23,.0f}, {found[name][1] / long:33.2f}", flush=True)
     mine = rates["xmodal"]
     claims = [
         claim(f"{suffix}: share of the slower of decoding and model alone", mine, slower, 0.9),
