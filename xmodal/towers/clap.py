@@ -47,6 +47,9 @@ class ClapAudioTower(AudioTower):
         self.encoder = encoder.requires_grad_(trainable)
         self.extractor = extractor
         self.fusion = bool(encoder.config.enable_fusion)
+        # No window is longer than the model hears, and of such a one fusion looks at the whole alone.
+        encoder.audio_model.audio_encoder.enable_fusion = False
+        encoder.audio_model.audio_encoder.patch_embed.enable_fusion = False
         self.frozen = not trainable
         filters = extractor.mel_filters if extractor.truncation == "fusion" else extractor.mel_filters_slaney
         # Not persistent: both follow from the settings.
@@ -65,11 +68,14 @@ class ClapAudioTower(AudioTower):
 
     def log_mel(self, waveform: Float[Tensor, "clips samples"]) -> Float[Tensor, "clips frames bands"]:
         """CLAP's spectrogram in decibels of clips of equal length, filled up to the model's length."""
-        samples, full = waveform.shape[1], int(self.extractor.nb_max_samples)
+        full = int(self.extractor.nb_max_samples)
         place = torch.arange(full, device=waveform.device)
-        times = {"repeat": full // samples + 1, "repeatpad": full // samples}.get(self.extractor.padding, 1)
-        # A gather and not a repetition, whose number would be fixed in an exported graph.
-        waveform = waveform[:, place % samples] * (place < samples * times)
+        # A tensor, because the number that an exported graph keeps is no operand for a remainder; and a gather instead
+        # of a repetition, whose number would be fixed there.
+        samples = torch.ones_like(waveform[0], dtype=torch.long).sum()
+        fits = (torch.zeros_like(samples) + full) // samples
+        times = {"repeat": fits + 1, "repeatpad": fits}.get(self.extractor.padding, 1)
+        waveform = waveform[:, place.remainder(samples)] * (place < samples * times)
         with torch.autocast(waveform.device.type, enabled=False):  # half precision cannot hold a power spectrum
             spectrum = torch.stft(
                 waveform.float(),
@@ -104,12 +110,7 @@ class ClapAudioTower(AudioTower):
         }
 
     def _embed(self, waveform: Float[Tensor, "clips samples"]) -> Float[Tensor, "clips feature_dim"]:
-        mel = self.log_mel(waveform)[:, None]
-        longer = None
-        if self.fusion:
-            mel = mel.expand(-1, 4, -1, -1)
-            longer = torch.zeros(len(mel), 1, dtype=torch.bool, device=mel.device)
-        vectors: Tensor = self.encoder(input_features=mel, is_longer=longer).audio_embeds
+        vectors: Tensor = self.encoder(input_features=self.log_mel(waveform)[:, None]).audio_embeds
         return F.normalize(vectors.float(), dim=-1)
 
 

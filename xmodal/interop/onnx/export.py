@@ -17,6 +17,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -148,7 +149,8 @@ def _other_space(space_id: str, precision: str) -> str:
 
 
 def _trace_audio(model: TwoTower, path: Path) -> None:
-    samples = model.window_samples
+    # Long enough for every pooling to leave several frames: a size of one would be taken for a constant.
+    samples = max(model.window_samples, 2 * model.audio.shortest + 1)
     waveform = 0.1 * torch.randn(2, samples, generator=torch.Generator().manual_seed(0)).to(model.device)
     # Both full: a tower that groups clips by length takes no other.
     valid = torch.full((2,), samples, device=model.device)
@@ -179,9 +181,17 @@ def _trace(graph: nn.Module, inputs: dict[str, Tensor], shapes: Any, path: Path)
                 verbose=False,
             )
     except Exception as error:  # the exporter raises what it likes
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = _innermost(error)
         tower = type(graph.model.audio if isinstance(graph, AudioGraph) else graph.model.text).__name__  # type: ignore[union-attr]
         raise ModelError(f"{tower} cannot be exported to ONNX: {reason}") from error
+
+
+def _innermost(error: BaseException) -> str:
+    """The first line of what went wrong first; what is around it tells of the exporter's steps, in colour."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return re.sub(r"\x1b\[[0-9;]*m", "", first)[:300]
 
 
 def _reduce(source: Path, target: Path, precision: str) -> None:
