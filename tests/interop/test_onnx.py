@@ -69,7 +69,7 @@ def beside_words(audio):
 @pytest.mark.parametrize("name", IMPORTED)
 def test_towers_of_others_are_exported_with_their_own_front_ends(name, tmp_path, tone_tracks):
     model = IMPORTED[name]().eval()
-    export_onnx(model, tmp_path / "onnx")
+    export_onnx(model, tmp_path / "onnx", precisions=["fp32", "fp16"])
     own, other = Embedder(model, device="cpu"), load_onnx(tmp_path / "onnx")
     assert other.space_id == own.space_id
     files = [tone_tracks.parent / f"{number:02d}.wav" for number in range(4)]
@@ -77,8 +77,10 @@ def test_towers_of_others_are_exported_with_their_own_front_ends(name, tmp_path,
     soundfile.write(short, samples, 8000)  # shorter than some of these networks take
     files.append(short)
     # Not closer, because a nearly silent band in decibels shows the rounding of onnxruntime's Fourier transform.
-    cosines = (other.embed_files(files).embeddings.vectors * own.embed_files(files).embeddings.vectors).sum(axis=1)
-    assert cosines.min() > 1 - 1e-5
+    expected = own.embed_files(files).embeddings.vectors
+    assert (other.embed_files(files).embeddings.vectors * expected).sum(axis=1).min() > 1 - 1e-5
+    half = load_onnx(tmp_path / "onnx", "fp16").embed_files(files).embeddings.vectors
+    assert 1 - 1e-3 < (half * expected).sum(axis=1).min() < 1 - 1e-9, "a power spectrum does not fit into half"
     np.testing.assert_allclose(other.embed_texts(TEXTS), own.embed_texts(TEXTS), atol=2e-6)
 
 

@@ -13,6 +13,7 @@ the range of a power spectrum.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import logging
@@ -199,11 +200,7 @@ def _reduce(source: Path, target: Path, precision: str) -> None:
     import onnx
 
     graph = onnx.load(str(source))
-    front_end = [
-        node.name
-        for node in graph.graph.node
-        if any("front_end" in entry.value for entry in node.metadata_props if entry.key.endswith("name_scopes"))
-    ]
+    front_end = [node.name for node in graph.graph.node if _of_front_end(node)]
     # The traced shapes contradict what both do to the graph; who runs it infers its own.
     del graph.graph.value_info[:]
     if precision == "fp16":
@@ -221,6 +218,16 @@ def _reduce(source: Path, target: Path, precision: str) -> None:
             per_channel=True,
             nodes_to_exclude=front_end,
         )
+
+
+def _of_front_end(node: Any) -> bool:
+    """Whether a node is of a front end, or of an audio tower's own methods, where towers of others have theirs."""
+    for entry in node.metadata_props:
+        if entry.key.endswith("name_scopes"):
+            *modules, _ = ast.literal_eval(entry.value)
+            parts = {part for module in modules for part in module.split(".")}
+            return modules[-1:] == ["model.audio"] or bool(parts & {"front_end", "spectrum"})
+    return False
 
 
 def _digest(path: Path) -> str:
