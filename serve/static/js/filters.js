@@ -39,6 +39,20 @@ export function withChoice(where, name, { values = [], min = "", max = "" }) {
   return others;
 }
 
+/**
+ * The fields that divide the catalogue, what most people look for first: tags, then numbers, then names.
+ * @param {Facet[]} facets
+ */
+function useful(facets) {
+  const divides = (/** @type {Facet} */ { kind, values = [], min = 0, max = 0 }) =>
+    // Where every track has a value of its own, such as a checksum, there is nothing to choose from.
+    kind === "number" ? min < max : values.length > 1 && values.some(({ count }) => count > 1);
+  const order = ["tags", "number", "text"];
+  const sorted = facets.filter(divides).sort((a, b) => order.indexOf(a.kind) - order.indexOf(b.kind));
+  // A field may be there in two spellings, such as duration and duration_seconds.
+  return sorted.filter(({ name }, at) => sorted.findIndex((other) => fieldName(other.name) === fieldName(name)) === at);
+}
+
 export class Filters {
   /** @param {{onChange: (changes: Partial<import("./state.js").State>) => void}} listeners */
   constructor(listeners) {
@@ -63,9 +77,7 @@ export class Filters {
 
   /** @param {Facet[]} facets */
   setFacets(facets) {
-    this.facets = facets.filter(({ kind, values, min, max }) =>
-      kind === "number" ? min !== undefined && max !== undefined && min < max : values && values.length > 1,
-    );
+    this.facets = useful(facets);
     this.fields.replaceChildren(...this.facets.map((facet) => this.#field(facet)), this.#refinements());
     if (this.state) this.show(this.state);
   }

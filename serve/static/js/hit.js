@@ -50,7 +50,7 @@ export class Row {
     this.from = hit.start_seconds ? `from ${clock(hit.start_seconds)}` : "";
 
     part(".hit-title").textContent = title;
-    part(".hit-by").textContent = [hit.artist, hit.album].filter(Boolean).join(" · ") || (title === hit.id ? "" : hit.id);
+    part(".hit-by").textContent = [hit.artist, hit.album].filter(Boolean).join(" · ") || folderOf(hit.id);
     if (hit.score === null) part(".hit-score").remove();
     else {
       part(".hit-score span:last-child").textContent = hit.score.toFixed(2);
@@ -108,18 +108,24 @@ export class Row {
   }
 }
 
+/** Ids of files in folders say more than their names: whose they are, or what. @param {string} id */
+function folderOf(id) {
+  return id.includes("/") ? id.slice(0, id.lastIndexOf("/")) : "";
+}
+
 /**
  * @param {import("./types.js").HitTag} tag
  * @param {(name: string) => void} onTag
  */
-function tagItem({ name, kind, probability }, onTag) {
+function tagItem({ name, kind, probability, given }, onTag) {
   const sure = probability === null ? "" : percent(probability);
+  const source = given ? "the catalogue says so" : "the model's guess";
   const button = el(
     "button",
     {
       type: "button",
-      class: "tag",
-      title: `${kind ? `${kind}: ` : ""}${name}${sure && `, ${sure}`}`,
+      class: given ? "tag given" : "tag",
+      title: `${kind ? `${kind}: ` : ""}${name}${sure && `, ${sure}`} (${source})`,
       "aria-label": `${name}${sure && `, ${sure}`}: add to the search`,
       on: { click: () => onTag(name) },
     },

@@ -10,6 +10,8 @@ import { announce, failure } from "./notices.js";
 
 /** @typedef {import("./types.js").Point} Point @typedef {import("./types.js").Hit} Hit @typedef {import("./state.js").State} State */
 
+const MOUSE = "Drag to move, wheel to zoom, click to play.";
+const TOUCH = "Drag to move, pinch to zoom, tap to play.";
 const CORNERS = 40; // of a lasso, so that the address stays short
 
 export class MapView {
@@ -136,7 +138,7 @@ export class MapView {
     this.colours.setPoints(points, tags);
     byId("map").hidden = !points.length;
     byId("map-note").textContent = points.length
-      ? `${plural(points.length, "track")}, ${method}. Drag to move, wheel to zoom, click to play.`
+      ? `${plural(points.length, "track")}, ${method}. ${matchMedia("(pointer: coarse)").matches ? TOUCH : MOUSE}`
       : "There are too few tracks for a map.";
   }
 

@@ -1,7 +1,7 @@
 /**
  * The shapes of what goes between the page and the server (see /openapi.json), and between the page's parts.
  *
- * @typedef {{name: string, kind: string | null, probability: number | null}} HitTag
+ * @typedef {{name: string, kind: string | null, probability: number | null, given: boolean}} HitTag
  *
  * @typedef {object} Hit
  * @property {number} rank
