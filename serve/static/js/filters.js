@@ -49,8 +49,13 @@ function useful(facets) {
     kind === "number" ? min < max : values.length > 1 && values.some(({ count }) => count > 1);
   const order = ["tags", "number", "text"];
   const sorted = facets.filter(divides).sort((a, b) => order.indexOf(a.kind) - order.indexOf(b.kind));
+  const words = (/** @type {Facet} */ { values = [] }) => values.map(({ value }) => value.toLowerCase());
+  // All tags together say nothing that their kinds do not say better.
+  const kinds = new Set(sorted.filter(({ name, kind }) => kind === "tags" && name !== "tags").flatMap(words));
+  const said = (/** @type {Facet} */ facet) => facet.name === "tags" && words(facet).every((word) => kinds.has(word));
   // A field may be there in two spellings, such as duration and duration_seconds.
-  return sorted.filter(({ name }, at) => sorted.findIndex((other) => fieldName(other.name) === fieldName(name)) === at);
+  const first = (/** @type {Facet} */ facet) => sorted.find(({ name }) => fieldName(name) === fieldName(facet.name));
+  return sorted.filter((facet) => first(facet) === facet && !said(facet));
 }
 
 export class Filters {

@@ -70,6 +70,7 @@ export class Row {
     this.wave = null;
     if (hit.audio) {
       this.wave = new Wave(canvas, { onSeek: (seconds) => listeners.onPlay(hit, seconds) });
+      this.wave.seen = false;
       this.wave.describe({ title, duration: hit.duration_seconds, start: hit.start_seconds, end: hit.end_seconds });
       this.play.addEventListener("click", () => listeners.onPlay(hit));
       showPlay(this.play, false, title, this.from);

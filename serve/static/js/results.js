@@ -119,6 +119,8 @@ export class Results {
     const row = this.unseen.get(item);
     this.watch.unobserve(item);
     if (!row?.wave || !this.unseen.delete(item)) return;
+    row.wave.seen = true;
+    row.wave.redraw();
     await loadWave(row.wave, this.waveforms, row.hit.id);
     if (row.playing) row.showPlayer(this.player);
   }

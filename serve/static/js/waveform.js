@@ -75,6 +75,9 @@ export class Wave {
     /** @type {[number, number] | null} */
     this.moment = null;
     this.position = 0;
+    this.played = false;
+    /** Whether it is, or is about to be, in sight; what is not costs no drawing. */
+    this.seen = true;
     this.redraw = eachFrame(() => this.#draw());
     canvas.addEventListener("click", (event) => this.#seek((event.offsetX / canvas.clientWidth) * this.duration));
     canvas.addEventListener("keydown", (event) => this.#key(event));
@@ -104,7 +107,7 @@ export class Wave {
 
   /**
    * @param {number} seconds
-   * @param {boolean | undefined} played whether it has been played up to here, or only would begin here
+   * @param {boolean} played whether it has been played up to here, or only would begin here
    */
   setPosition(seconds, played) {
     this.position = seconds;
@@ -142,7 +145,7 @@ export class Wave {
   }
 
   #draw() {
-    if (!this.canvas.clientWidth) return;
+    if (!this.seen || !this.canvas.clientWidth) return;
     const { context, width, height } = sharpContext(this.canvas);
     const [rest, accent, soft] = colours("wave", "accent", "accent-soft");
     const across = (/** @type {number} */ seconds) => (this.duration ? (seconds / this.duration) * width : 0);
