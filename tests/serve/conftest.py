@@ -72,7 +72,7 @@ def visit(browser, tabs, page_server):
         page = context.new_page()
         opened.append(page if context is tabs else context)
         page.set_viewport_size({"width": width, "height": height})
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(30_000)  # a machine may be busy with other tests
         page.complaints = complaints
         page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
         page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)

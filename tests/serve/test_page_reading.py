@@ -179,11 +179,12 @@ def test_the_box_reads_a_line_as_the_command_line_does(visit):
 
 def test_a_line_that_is_being_typed_is_never_an_error(visit):
     line = '2 * "slow strings" - id:clip-1 + 0.5 * drums'
-    read = read_by_page(visit(), [line[:length] for length in range(len(line) + 1)])
+    page = visit()
+    read = read_by_page(page, [line[:length] for length in range(len(line) + 1)])
     assert read[0] == []
     assert read[len('2 * "slow str')] == [["text", "2 *  slow str", 1]]
     assert read[-1] == [["text", "slow strings", 2], ["track", "clip-1", -0.5], ["text", "drums", 0.5]]
-    assert read_by_page(visit(), ["a − b"]) == [[["text", "a", 1], ["text", "b", -0.5]]]  # the page's own minus sign
+    assert read_by_page(page, ["a − b"]) == [[["text", "a", 1], ["text", "b", -0.5]]]  # the page's own minus sign
 
 
 def test_a_state_survives_its_address_and_a_broken_address_is_a_page(visit):
