@@ -228,8 +228,8 @@ export class MapCanvas {
       this.screen.set(toScreen(this.camera, { width, height }, this.places[2 * at], this.places[2 * at + 1]), 2 * at);
     }
     const radius = Math.max(1.7, Math.min(5, 110 / Math.sqrt(count || 1))) * Math.min(2.2, Math.sqrt(this.camera.zoom));
+    if (this.lasso.length > 1) this.#drawLasso(context, { width, height }); // below what it holds
     this.#drawDots(context, { width, height }, radius);
-    if (this.lasso.length > 1) this.#drawLasso(context, { width, height });
     this.#drawRings(context, radius);
   }
 
