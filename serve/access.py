@@ -127,15 +127,16 @@ class Access:
             bound_to: The address that the server listens on. On loopback it answers to loopback's names alone.
             tokens: As :func:`parse_tokens` takes them.
             admin_tokens: Likewise.
-            hosts: Further names to answer to; on another address than loopback the only ones, if there are any.
+            hosts: Further names to answer to; on another address than loopback any is, if there are none.
             origins: See the attributes.
 
         Raises:
             ValueError: As :func:`parse_tokens`, or if an origin is none.
         """
-        named: tuple[str, ...] | None = tuple(host.lower() for host in hosts)
-        if is_loopback(bound_to) or bound_to == "localhost":
-            named = (*LOOPBACK_NAMES, bound_to.lower(), *(named or ()))
+        named = tuple(host.lower() for host in hosts)
+        if hosts or is_loopback(bound_to) or bound_to == "localhost":
+            # Also of the machine itself, whose health checks ask by them.
+            named = (*LOOPBACK_NAMES, bound_to.lower(), *named)
         return cls(parse_tokens(tokens), parse_tokens(admin_tokens), named or None, tuple(origins))
 
     def is_open(self, path: str) -> bool:

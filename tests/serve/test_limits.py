@@ -318,6 +318,7 @@ def test_without_tokens_who_is_on_this_machine_is_admin_unless_through_a_proxy()
         ("0.0.0.0", [], "anything.example", 200),
         ("0.0.0.0", ["Music.Example"], "music.example:443", 200),
         ("0.0.0.0", ["music.example"], "other.example", 421),
+        ("0.0.0.0", ["music.example"], "127.0.0.1:8000", 200),
     ],
 )
 def test_on_loopback_only_its_own_names_are_answered(bound, hosts, host, status):
