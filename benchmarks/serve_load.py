@@ -198,14 +198,15 @@ def claims_of_load(rows: list[dict[str, Any]], tracks: int) -> list[dict[str, An
         return next(row for row in rows if (row["side"], row["clients"]) == (side, clients))
 
     highest = max(row["clients"] for row in rows)
-    ours, peer = row("xmodal", 64)["qps"], row("plain app", 64)["qps"]
+    ours, peer = row("xmodal", 64)["qps"], max(row("plain app", 64)["qps"], 1e-9)
+    alone = max(row("xmodal, no batching", 64)["qps"], 1e-9)
     failures = sum(one["failures"] for one in rows if one["side"].startswith("xmodal"))
     slowest = row("xmodal", 1)["p95"]
     return [
         {"claim": f"QPS of distinct texts, 64 clients, {tracks} tracks", "ours": ours, "peer": peer,
          "ratio": ours / peer, "goal": GOAL, "met": ours >= GOAL * peer},
-        {"claim": "the same against ours without batching", "ours": ours, "peer": row("xmodal, no batching", 64)["qps"],
-         "ratio": ours / row("xmodal, no batching", 64)["qps"], "goal": None, "met": None},
+        {"claim": "the same against ours without batching", "ours": ours, "peer": alone,
+         "ratio": ours / alone, "goal": None, "met": None},
         {"claim": f"failures, all numbers of clients up to {highest}", "ours": failures,
          "peer": sum(one["failures"] for one in rows if one["side"] == "plain app"), "ratio": None, "goal": 0,
          "met": failures == 0},

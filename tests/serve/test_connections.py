@@ -60,6 +60,15 @@ async def rest(reader):
         return b""
 
 
+def test_answers_do_not_wait_for_acknowledgements():
+    """asyncio turns Nagle's algorithm off for sockets that say they are TCP, and only for those."""
+    from serve.server import listen
+
+    taken = listen("127.0.0.1", 0)
+    assert taken.proto == socket.IPPROTO_TCP
+    taken.close()
+
+
 BOTH = pytest.mark.parametrize("base", [H11Protocol, HttpToolsProtocol])
 
 
