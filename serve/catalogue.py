@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,10 +69,13 @@ class Catalogue:
         for place, facts in enumerate(self._all_facts()):
             self.titles.append(title_of(self.ids[place], facts))
             if isinstance(facts.get("path"), str) and "://" not in facts["path"]:
-                self.folders.add(str(Path(facts["path"]).parent))
+                self.folders.add(os.path.dirname(facts["path"]))
             for key, value in _flat(facts):
-                self._facets.setdefault(key, _Facet()).count(value)
-            self._tags.update((tag["name"], tag["kind"]) for tag in given_tags(facts))
+                if (facet := self._facets.get(key)) is None:
+                    facet = self._facets[key] = _Facet()
+                facet.count(value)
+            for tag in given_tags(facts):
+                self._tags[tag["name"], tag["kind"]] += 1
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -130,7 +134,7 @@ class Catalogue:
         """What tracks can be filtered by: of each key its values with their numbers, or its range."""
         found = []
         for key, facet in self._facets.items():
-            described = facet.described(len(self))
+            described = facet.described()
             if described is not None:
                 found.append({"name": key, **described})
         return found
@@ -155,10 +159,9 @@ class Catalogue:
 
 @dataclass
 class _Facet:
-    """The values of one key over all tracks."""
+    """The values of one key over all tracks, as they are written."""
 
-    words: Counter[str] = field(default_factory=Counter)
-    shown: dict[str, str] = field(default_factory=dict)  # as it was written first
+    texts: Counter[str] = field(default_factory=Counter)
     numbers: int = 0
     least: float = float("inf")
     most: float = float("-inf")
@@ -167,26 +170,31 @@ class _Facet:
 
     def count(self, value: Any) -> None:
         self.tracks += 1
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, str):
+            self.texts[value] += 1
+        elif isinstance(value, bool):
+            self.texts[str(value).lower()] += 1
+        elif isinstance(value, int | float):
             self.numbers += 1
             self.least, self.most = min(self.least, value), max(self.most, value)
-            return
-        self.is_list |= isinstance(value, list)
-        for one in value if isinstance(value, list) else [value]:
-            text = str(one).lower() if isinstance(one, bool) else one
-            if isinstance(text, str) and words_key(text):
-                word = words_key(text)
-                self.words[word] += 1
-                self.shown.setdefault(word, text)
+        elif isinstance(value, list):
+            self.is_list = True
+            self.texts.update(one for one in value if isinstance(one, str))
 
-    def described(self, tracks: int) -> dict[str, Any] | None:
+    def described(self) -> dict[str, Any] | None:
         if self.numbers:
             return {"kind": "number", "min": self.least, "max": self.most}
         # What is different on most tracks is a name and divides nothing.
-        if not self.words or (len(self.words) > _MOST_VALUES and len(self.words) > self.tracks / 2):
+        if not self.texts or (len(self.texts) > _MOST_VALUES and len(self.texts) > self.tracks / 2):
             return None
-        values = [{"value": self.shown[word], "count": count} for word, count in self.words.most_common(_MOST_VALUES)]
-        return {"kind": "tags" if self.is_list else "text", "values": values}
+        words: Counter[str] = Counter()  # spellings of one word are one value, as conditions see it
+        shown: dict[str, str] = {}
+        for text, count in self.texts.items():
+            if word := words_key(text):
+                words[word] += count
+                shown.setdefault(word, text)
+        values = [{"value": shown[word], "count": count} for word, count in words.most_common(_MOST_VALUES)]
+        return {"kind": "tags" if self.is_list else "text", "values": values} if values else None
 
 
 def title_of(id_: str, facts: Mapping[str, Any]) -> str:

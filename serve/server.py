@@ -49,6 +49,8 @@ async def run(settings: Settings) -> int:
     logs.configure(settings.log_level, form=settings.log_format)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its coming and going is ours to say
     taken = listen(settings.host, settings.port)
+    host, port = taken.getsockname()[:2]
+    address = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
     service = Service(settings)
     config = uvicorn.Config(
         create_app(settings, service),
@@ -74,13 +76,10 @@ async def run(settings: Settings) -> int:
             raise error
         sys.stderr.write(f"xmodal: {' '.join(str(error).split())}\n")
         return 2
-    host, port = taken.getsockname()[:2]
-    deployed = loaded.result().deployed
-    place = f"[{host}]" if ":" in host else host
-    sys.stdout.write(
-        f"{len(deployed.catalogue):,} tracks of space {deployed.space_id} at http://{place}:{port}/\n",
-    )
-    sys.stdout.flush()
+    if not service.draining:  # else it was stopped while it loaded
+        deployed = loaded.result().deployed
+        sys.stdout.write(f"{len(deployed.catalogue):,} tracks of space {deployed.space_id} at {address}\n")
+        sys.stdout.flush()
     await serving
     return server.exit_code
 

@@ -17,6 +17,7 @@ import httpx2
 import pytest
 
 import serve.server
+import serve.service
 from serve import __main__ as command
 from serve.server import listen, run
 from serve.settings import Settings
@@ -122,6 +123,20 @@ def test_a_request_that_never_ends_does_not_hold_it_up_for_ever(tiny_settings, c
     served = Served(replace(tiny_settings, port=0, drain_seconds=1.0), scenario, capsys, monkeypatch)
     assert served.result != [200]
     assert served.code == 0
+
+
+def test_a_stop_while_it_loads_is_no_accident(tiny_settings, capsys, monkeypatch):
+    deploy = serve.service.deploy
+
+    def stopped(*rest, **named):
+        stop()
+        time.sleep(0.3)
+        return deploy(*rest, **named)
+
+    monkeypatch.setattr("serve.service.deploy", stopped)
+    assert asyncio.run(run(replace(tiny_settings, port=0))) == 0
+    said = capsys.readouterr()
+    assert (said.out, "Traceback" in said.err) == ("", False)
 
 
 def test_an_address_that_is_taken_is_refused_with_a_sentence(tiny_settings, capsys):
