@@ -6,8 +6,8 @@
 
 ``xmodal tag enrol`` mixes a tag's name and its examples; ``prior`` says how many examples the name is worth, and its
 default is ``PRIOR_EXAMPLES``. The cases: labels that a model was trained with (ESC-10, cc0notes), whose names it knows
-as well as it can; instruments that training did not see (benchmarks/unseen_tags.py), whose names say little; and the
-instruments that the same model saw. Half of the groups give examples and the other half is judged, again and again.
+as well as it can; tags that training did not see (benchmarks/unseen_tags.py), whose names say little; and the tags
+that the same model saw. Half of the groups give examples and the other half is judged, again and again.
 The peer of the claim is the better of examples alone and text alone.
 """
 
@@ -17,11 +17,12 @@ import argparse
 import json
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from real_sets import OURS
+from unseen_tags import DRAWN
 
 from xmodal.data import Track
 from xmodal.data.manifests import read_tracks
@@ -34,35 +35,44 @@ from xmodal.tagging import TagScorer
 from xmodal.tagging.examples import PRIOR_EXAMPLES
 
 PRIORS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
-SHOTS = (1, 2, 5, 10)
-DRAWN_KIND = "instrument"
+SHOTS, FEW = (1, 2, 5, 10), (1, 2, 4)
 
 
-def cases(options: argparse.Namespace) -> dict[str, tuple[Path, list[Track], list[str], str]]:
-    """Model folder, judged tracks, tags and their kind of each case."""
-    found: dict[str, tuple[Path, list[Track], list[str], str]] = {}
+class Case(NamedTuple):
+    """A model, the tracks that it is judged by, and the tags and numbers of examples to try."""
+
+    model: Path
+    tracks: list[Track]
+    tags: list[str]
+    kind: str
+    shots: tuple[int, ...]
+
+
+def cases(options: argparse.Namespace) -> dict[str, Case]:
+    found: dict[str, Case] = {}
     for name, kind in (("cc0notes", "instrument"), ("esc10", "label")):
         tracks = read_tracks(options.audio / f"{name}.jsonl", tag_fields=[kind])
         parts = fold_split(tracks, "fold", 1) if name == "esc10" else split_tracks(tracks)
         names = sorted({tag for track in parts["test"] for tag in track.tags.get(kind, ())})
-        model = options.results / "runs" / name / "version_0" / "model"
-        found[f"{name}: labels of training"] = (model, parts["test"], names, kind)
+        run = "esc10-fold1" if name == "esc10" else name
+        model = options.results / "runs" / run / "version_0" / "model"
+        found[f"{name}: labels of training"] = Case(model, parts["test"], names, kind, FEW if run != name else SHOTS)
     kept = json.loads((options.results / "unseen.json").read_text())
-    report = kept["methods"][OURS]
-    unseen = set(report["zero_shot"]["unseen"])
-    # Of one kind, so that of every pair something is known.
-    tracks = [
-        t for t in read_tracks(options.results / "manifest.jsonl") if t.split == "test" and t.tags.get(DRAWN_KIND)
-    ]
+    unseen = set(kept["methods"][OURS]["zero_shot"]["unseen"])
     model = options.results / "runs" / "unseen" / "version_0" / "model"
-    names = sorted({tag for track in tracks for tag in track.tags[DRAWN_KIND]})
-    for title, wanted in (("instruments that training did not see", True), ("instruments that it saw", False)):
-        found[title] = (model, tracks, [name for name in names if (name in unseen) == wanted], DRAWN_KIND)
+    every = [track for track in read_tracks(options.results / "manifest.jsonl") if track.split == "test"]
+    for kind in DRAWN:  # kind by kind, so that of every pair something is known
+        tracks = [track for track in every if track.tags.get(kind)]
+        names = sorted({tag for track in tracks for tag in track.tags[kind]})
+        for title, wanted in (("did not see", True), ("saw", False)):
+            chosen = [name for name in names if (name in unseen) == wanted]
+            found[f"{kind}s that training {title}"] = Case(model, tracks, chosen, kind, FEW)
     return found
 
 
-def judge(model: Path, tracks: list[Track], tags: list[str], kind: str, repeats: int) -> dict[str, Any]:
+def judge(case: Case, repeats: int) -> dict[str, Any]:
     """One curve for each prior, over the same halves and examples."""
+    model, tracks, tags, kind, shots = case
     embedder = load(model)
     vectors = embedder.embed_files(tracks, raise_errors=True).embeddings.vectors
     scorer = TagScorer({kind: tags}, embedder.embed_texts)
@@ -70,7 +80,7 @@ def judge(model: Path, tracks: list[Track], tags: list[str], kind: str, repeats:
     groups = torch.from_numpy(np.unique([t.group or t.id for t in tracks], return_inverse=True)[1])
     curves = {
         prior: few_shot_curve(
-            vectors, labels, text=scorer.vectors, groups=groups, shots=SHOTS, repeats=repeats, prior=prior
+            vectors, labels, text=scorer.vectors, groups=groups, shots=shots, repeats=repeats, prior=prior
         )
         for prior in PRIORS
     }
@@ -91,24 +101,27 @@ def main() -> None:
     parser.add_argument("--audio", type=Path, required=True, help="folder of the public sets")
     parser.add_argument("--results", type=Path, default=Path("runs/results"), help="where benchmarks/results.py worked")
     parser.add_argument("--out", type=Path, default=Path("runs/few_shots"), help="where figures and pictures go")
+    parser.add_argument("--only", default="", metavar="TEXT", help="the cases whose name begins so")
     parser.add_argument("--quick", action="store_true", help="one case, two repeats")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     claims = []
-    for name, (model, tracks, tags, kind) in list(cases(options).items())[: 1 if options.quick else None]:
-        found = judge(model, tracks, tags, kind, 2 if options.quick else 10)
+    chosen = [(name, case) for name, case in cases(options).items() if name.startswith(options.only)]
+    for name, case in chosen[: 1 if options.quick else None]:
+        found = judge(case, 2 if options.quick else 10)
         stem = name.replace(":", "").replace(" ", "-")
         with written_aside(options.out / f"{stem}.json") as aside:
             aside.write_text(json.dumps(found, indent=1) + "\n")
-        curve = FewShotCurve(SHOTS, found["mean"], found["spread"], found["text"], found["tags"])
+        curve = FewShotCurve(case.shots, found["mean"], found["spread"], found["text"], found["tags"])
         plot_few_shots(curve, options.out / f"{stem}.png", title=f"{name}, {found['tags']} tags")
         print(f"\n{name}: {found['tags']} tags, {found['tracks']} tracks; text alone {found['text']:.3f}\n")
-        print(f"| mAP after examples | {' | '.join(map(str, SHOTS))} | mean |\n|---|{'---:|' * (len(SHOTS) + 1)}")
+        rule = "---:|" * (len(case.shots) + 1)
+        print(f"| mAP after examples | {' | '.join(map(str, case.shots))} | mean |\n|---|{rule}")
         for way, values in found["mean"].items():
             print(f"| {way} | {' | '.join(f'{v:.3f}' for v in values)} | {statistics.fmean(values):.3f} |", flush=True)
         ours = statistics.fmean(found["mean"][f"prior {PRIOR_EXAMPLES:g}"])
         peer = max(statistics.fmean(found["mean"]["examples alone"]), found["text"])
-        claim = {"claim": f"{name}: mean mAP over 1 to 10 examples against the better of text and examples"}
+        claim = {"claim": f"{name}: mean mAP over the numbers of examples against the better of text and examples"}
         claims.append(claim | {"ours": ours, "peer": peer, "ratio": ours / peer, "goal": 1.0, "met": ours >= peer})
     print()
     for claim in claims:

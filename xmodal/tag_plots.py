@@ -114,6 +114,6 @@ def plot_few_shots(curve: FewShotCurve, path: str | Path, *, title: str) -> None
     axes.minorticks_off()
     axes.set(xlabel="examples of each tag", ylabel="mAP", title=title)
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.spines[["top", "right"]].set_visible(False)
     write_png(figure, path)
