@@ -8,7 +8,7 @@ and what the encoder says of every text; each objective and seed is a fork of it
 with ``configs/demo.yaml`` and the objective's own lines, smaller: a tower of half the width, frames of 60 ms, batches
 of 64, one caption a track and 32 prompts, no validation. It is judged on the held-out clips as it is after the last
 step. Its row goes into ``--out``; rows that are there are not trained again, so a run that was stopped goes on, and a
-further call prints the table, with ``--markdown`` as it stands in docs/results.md.
+further call prints the table, with ``--markdown`` as it stands in docs/results.md; ``--table`` does that alone.
 
 Seconds a step are processor time of one thread, which other programs hardly disturb; memory is the highest resident
 size less that of the warm process.
@@ -300,7 +300,7 @@ def print_table(rows: list[dict[str, Any]], *, markdown: bool = False) -> None:
                 name,
                 str(len(runs)),
                 *(spread([row["figures"][figure] for row in runs], 3) for figure in FIGURES),
-                spread([row["seconds_a_step"] for row in runs], 3),
+                spread([row["seconds_a_step"] for row in runs], 2),
                 spread([row["peak_megabytes"] for row in runs], 0),
             ]
         )
@@ -317,6 +317,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these objectives alone")
     parser.add_argument("--grid", action="store_true", help="other arguments of some losses, beside their defaults")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    parser.add_argument("--table", action="store_true", help="train nothing: print the rows that are there")
     parser.add_argument("--quick", action="store_true", help="three objectives, a few steps: to see that it works")
     options = parser.parse_args()
     if options.corpus is None or options.out is None:
@@ -337,8 +338,11 @@ def main() -> None:
 
     from xmodal.data.demo import build_corpus
 
-    manifest = build_corpus(options.corpus, clips=clips).manifest
     done = read_rows(options.out)
+    if options.table:
+        print_table([row for key, row in done.items() if key[2:] == (steps, clips)], markdown=options.markdown)
+        return
+    manifest = build_corpus(options.corpus, clips=clips).manifest
     options.out.parent.mkdir(parents=True, exist_ok=True)
     failed = []
     for seed in range(seeds):

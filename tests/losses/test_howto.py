@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import itertools
 import re
 from pathlib import Path
 
 import loss_cases
 import loss_oracles
 import pytest
+import test_combined as combined
 import test_loss_contract as contract
 import torch
 
@@ -24,22 +28,42 @@ def case():
     return eval(BLOCKS[2], names)
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        contract.test_a_loss_is_what_plain_loops_say,
-        contract.test_a_batch_without_a_term_costs_nothing,
-        contract.test_a_loss_is_the_weighted_mean_of_its_two_directions,
-        contract.test_a_pair_of_weight_0_is_a_pair_that_is_not_valid,
-        contract.test_what_stands_at_an_invalid_place_does_not_matter,
-        contract.test_a_nan_at_a_valid_place_is_never_hidden,
-        contract.test_a_better_positive_or_a_worse_negative_never_costs_more,
-    ],
-)
-def test_the_example_passes_the_contract(case, check):
+# Every test of the table but these: it is not meant to count weights as copies, nor to ignore a shift of all scores,
+# and what is printed in a page is in no public module.
+APART = {
+    "test_a_text_of_weight_2_is_that_text_twice",
+    "test_a_loss_of_differences_does_not_see_a_common_shift",
+    "test_every_loss_is_public_and_cites_its_source",
+    "test_a_loss_made_again_from_its_config_is_the_same",
+}
+FURTHER = {
+    "name": ["many positives", "weighted pairs"],
+    "dtype": [torch.float32, torch.float64],
+    "seed": [7],
+}
+
+
+def checks():
+    """Each test of the contract with each value of what it is run over besides the loss."""
+    for name, test in vars(contract).items():
+        if name.startswith("test_") and name not in APART:
+            plain = getattr(getattr(test, "hypothesis", None), "inner_test", test)
+            further = [each for each in inspect.signature(plain).parameters if each != "case"]
+            for values in itertools.product(*(FURTHER[each] for each in further)):
+                yield pytest.param(
+                    functools.partial(plain, **dict(zip(further, values, strict=True))), id=f"{name} {values}"
+                )
+
+
+@pytest.mark.parametrize("check", list(checks()))
+def test_the_example_inherits_every_test_of_the_table(case, check):
     check(case)
 
 
-def test_the_example_has_right_gradients_and_survives_degenerate_batches(case):
-    contract.test_gradients_are_those_of_finite_differences(case, "many positives")
-    contract.test_a_degenerate_batch_gives_a_finite_value_and_gradients(case, torch.float32)
+def test_the_example_is_streamed_and_takes_a_memory_as_any_loss_of_rows(case):
+    combined.test_a_streamed_loss_has_the_value_and_gradients_of_the_whole(case)
+    combined.test_a_memory_of_length_0_changes_nothing(case)
+
+
+def test_the_tests_that_the_example_is_spared_are_tests():
+    assert set(vars(contract)) > APART
