@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from jaxtyping import Float, Int
 from pytorch_lightning.callbacks import BasePredictionWriter
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
 from xmodal.data.datasets import EvaluationSet
@@ -129,5 +130,13 @@ def _rows(
 
 
 def run_folder(trainer: pl.Trainer) -> Path:
-    """Where a run keeps its files: its first logger's folder."""
-    return Path(trainer.log_dir or trainer.default_root_dir)
+    """Where a run keeps its files: its first logger's folder.
+
+    Lightning's ``trainer.log_dir`` says the same, but asks all processes; a callback that acts in the first one alone
+    would wait for the others for ever.
+    """
+    if not trainer.loggers:
+        return Path(trainer.default_root_dir)
+    first = trainer.loggers[0]
+    place = first.log_dir if isinstance(first, TensorBoardLogger | CSVLogger) else first.save_dir
+    return Path(place or trainer.default_root_dir)
