@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 # Two processes on two cores: a second thread in each would only make them wait for one another.
 PYTEST = OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: install demo test lint types check results wheel clean
+.PHONY: install demo test fuzz lint types check results wheel clean
 
 install: $(STAMP)
 
@@ -27,6 +27,10 @@ demo: install
 
 test: install
 	$(PYTEST)
+
+# 5,000 broken audio files through a server; the tests send 400 of them.
+fuzz: install
+	XMODAL_FUZZ=5000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s --timeout 900 tests/serve/test_fuzz_audio.py -k thousands
 
 lint: install
 	$(BIN)/ruff check .

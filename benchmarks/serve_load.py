@@ -3,6 +3,7 @@
     python benchmarks/serve_load.py --quick                   # 10,000 tracks: under a minute
     python benchmarks/serve_load.py --keep made               # 100,000 tracks x 512; two minutes to make, two to run
     python benchmarks/serve_load.py --keep made --only memory # 50,000 requests, memory every 5,000
+    python benchmarks/serve_load.py --keep made --only workers
 
 The peer (serve_load_peer.py) is FastAPI + sentence-transformers + FAISS without batching. Both sides have the same text
 model (all-MiniLM-L6-v2 and a linear map to 512 dimensions), the same vectors in the same FAISS graph with the same
@@ -191,6 +192,24 @@ def over_time(folder: Path, requests: int, every: int) -> tuple[float, list[floa
     return 1000 * slope, readings
 
 
+def of_two_workers(folder: Path) -> dict[str, dict[str, float]]:
+    """Memory of two workers on one index, in MB each: resident, its share of what is shared, and what is its alone."""
+    found: dict[str, dict[str, float]] = {}
+    for name, flags in (("mapped", []), ("in memory", ["--mmap", "no"])):
+        with server(folder, flags) as (one, path, first), server(folder, flags) as (other, _, second):
+            for port in (one, other):
+                load(port, path, 8, 1e6, 0, 0, 100)
+            readings = []
+            for pid in (first, second):
+                said = Path(f"/proc/{pid}/smaps_rollup").read_text()
+                read = {key: int(value) / 1024 for key, value in re.findall(r"(\w+):\s+(\d+) kB", said)}
+                readings.append((read["Rss"], read["Pss"], read["Private_Dirty"] + read["Private_Clean"]))
+            rss, pss, own = (statistics.mean(values) for values in zip(*readings, strict=True))
+            found[name] = {"rss": rss, "pss": pss, "own": own}
+            print(f"two workers, index {name}: {rss:.0f} MB resident each, {pss:.0f} shared out, {own:.0f} its own")
+    return found
+
+
 def claims_of_load(rows: list[dict[str, Any]], tracks: int) -> list[dict[str, Any]]:
     """Goals and what became of them."""
 
@@ -219,7 +238,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--keep", type=Path, help="folder for model and index, used again if it is there")
-    parser.add_argument("--only", choices=["make", "load", "memory"])
+    parser.add_argument("--only", choices=["make", "load", "memory", "workers"])
     parser.add_argument("--tracks", type=int)
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--requests", type=int)
@@ -236,6 +255,11 @@ def main() -> None:
         if said.only in (None, "load"):
             clients = [1, 64] if said.quick else [1, 8, 64, 256]
             claims += claims_of_load(under_load(folder, clients, said.seconds or (1.5 if said.quick else 5)), tracks)
+        if said.only == "workers" or (said.only is None and not said.quick):
+            both = of_two_workers(folder)
+            mapped, own = both["mapped"]["pss"], both["in memory"]["pss"]
+            claims.append({"claim": "MB a worker of two, index mapped against in memory", "ours": mapped, "peer": own,
+                           "ratio": mapped / own, "goal": None, "met": None})  # fmt: skip
         if said.only == "memory" or (said.only is None and not said.quick):
             requests = said.requests or 50_000
             slope, readings = over_time(folder, requests, requests // 10)
