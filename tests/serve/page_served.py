@@ -42,7 +42,7 @@ def make_catalogue(folder: Path) -> Settings:
                 "id": f"tones/no {number:02d}?&",
                 "path": f"{number:02d}.wav",
                 "title": f"=<i>{pitch.title()}</i> & {motion}, {number:02d}",
-                "artist": f"Artist {number % 5}",
+                "artist": f"Artist {number % 5}" if number % 6 else "Me | You",
                 "year": 1980 + number,
                 "pitch": pitch,
                 "motion": motion,

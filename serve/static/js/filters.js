@@ -44,11 +44,13 @@ export function withChoice(where, name, { values = [], min = "", max = "" }) {
  * @param {Facet[]} facets
  */
 function useful(facets) {
+  // A condition lists its values between these, so one that holds it cannot be said.
+  const sayable = facets.map((facet) => ({ ...facet, values: facet.values?.filter(({ value }) => !value.includes("|")) }));
   const divides = (/** @type {Facet} */ { kind, values = [], min = 0, max = 0 }) =>
     // Where every track has a value of its own, such as a checksum, there is nothing to choose from.
     kind === "number" ? min < max : values.length > 1 && values.some(({ count }) => count > 1);
   const order = ["tags", "number", "text"];
-  const sorted = facets.filter(divides).sort((a, b) => order.indexOf(a.kind) - order.indexOf(b.kind));
+  const sorted = sayable.filter(divides).sort((a, b) => order.indexOf(a.kind) - order.indexOf(b.kind));
   const words = (/** @type {Facet} */ { values = [] }) => values.map(({ value }) => value.toLowerCase());
   // All tags together say nothing that their kinds do not say better.
   const kinds = new Set(sorted.filter(({ name, kind }) => kind === "tags" && name !== "tags").flatMap(words));
