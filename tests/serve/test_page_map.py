@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 
+import numpy as np
 import pytest
+from matplotlib.path import Path as MatplotlibPath
 from test_page_player import PLAYING, saved
 from test_page_search import answer, ids, rows, searched, settled
 
@@ -227,3 +229,14 @@ def test_the_number_beside_a_tag_leaves_only_its_tracks(visit):
     settled(page)
     assert page.locator("#results-note").inner_text() == "24 tracks"
     assert page.get_by_role("group", name="pitch").get_by_label("high").is_checked()
+
+
+def test_a_lasso_with_bays_holds_what_matplotlib_says_it_holds(visit):
+    corners = [[-0.9, -0.8], [0.8, -0.7], [0.1, 0.05], [0.9, 0.75], [-0.7, 0.9], [-0.15, 0.1]]
+    places = np.random.default_rng(0).uniform(-1, 1, (400, 2))
+    script = """async ([corners, places]) => {
+        const { inside } = await import("/static/js/map-geometry.js");
+        return places.map(([x, y]) => inside(corners, x, y));
+    }"""
+    held = visit().evaluate(script, [corners, places.tolist()])
+    assert held == MatplotlibPath(corners).contains_points(places).tolist()
