@@ -5,11 +5,13 @@ python tests/training/processes.py OUTPUT_FOLDER MANIFEST FREE_PORT
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -26,13 +28,14 @@ from xmodal.data.module import AudioTextData
 from xmodal.errors import AudioError
 from xmodal.losses import apply_loss, needs_of
 from xmodal.towers import HashedBagOfWordsTower
-from xmodal.training import AlignmentModule
+from xmodal.training import AlignmentModule, config_folder, run
 from xmodal.training.contrast import Contrast, contrasts_of
 from xmodal.training.draws import seeded_draws
 from xmodal.training.gather import gather_rows, process_count, process_rank
 from xmodal.training.local import has_local_form, local_loss
 
 CPU = torch.device("cpu")
+LIMIT = 240  # seconds of the clock after which a process that still waits says where, and ends
 AUDIO_COUNTS, TEXT_COUNTS = [3, 0, 4], [4, 0, 5]  # the second process could decode nothing
 MINED = {
     "miner that draws": lambda: losses.CombinedObjective(
@@ -159,6 +162,9 @@ def fit(folder: Path, manifest: str, processes: int, **settings: Any) -> dict[st
     """Weights after two epochs and the last validation's metrics, on one process or on all that are here."""
     data_class = settings.pop("data", AudioTextData)
     prompts = settings.pop("tag_prompts", 0)
+    validation = settings.pop("validation", True)
+    if isinstance(settings.get("loss"), FunctionType):
+        settings["loss"] = settings["loss"]()
     module = tiny_module(**settings)
     data = data_class(
         manifest,
@@ -176,6 +182,7 @@ def fit(folder: Path, manifest: str, processes: int, **settings: Any) -> dict[st
         precision="64-true",
         max_epochs=2,
         logger=False,
+        limit_val_batches=None if validation else 0,
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
@@ -195,17 +202,53 @@ FITS: dict[str, dict[str, Any]] = {
     "streamed": {"loss": losses.StreamedLoss(losses.InfoNCELoss(), 3)},
     "bad files": {"data": WithBadFiles},
 }
+# What looks beyond the vectors of a batch: a memory and its keys, the vocabulary, the features before the projection.
+# The memory holds two batches, so that it is what it is whatever the order of the rows within one.
+NEEDS: dict[str, dict[str, Any]] = {
+    "memory and keys": {"loss": lambda: remembering(losses.InfoNCELoss()), "key_momentum": 0.5},
+    "anchors in a graph": {"loss": lambda: losses.ProxyGraphLoss(8, per_concept=2, neighbours=0.5)},
+    "groups of concepts": {"loss": lambda: losses.MetaClassLoss(2, 4)},
+    "head on features": {"loss": lambda: losses.InterclassHead(8, 8, width=4, clusters=2)},
+    "several": {
+        "loss": lambda: remembering(
+            losses.LearnedAnchors(losses.SigLIPLoss(), 8), losses.JointRepresentationRegularizer(2)
+        )
+    },
+}
+
+
+def remembering(*parts: torch.nn.Module) -> losses.CombinedObjective:
+    return losses.CombinedObjective(list(parts), memory=losses.CrossModalMemory(8, size=24))
+
+
+def by_yaml(folder: Path, manifest: str, processes: int) -> dict[str, Any]:
+    """As :func:`fit`, through the command line and its YAML."""
+    configs = [word for name in ("base.yaml", "smoke.yaml") for word in ("--config", str(config_folder() / name))]
+    words = ["fit", *configs, "--data.manifest", manifest, "--data.tag_fields", "[pitch,motion]"]
+    words += ["--runs", str(folder), "--name", f"of {processes}", "--model.audio", "plain_tower.PlainTower"]
+    words += ["--trainer.accelerator", "cpu", "--trainer.devices", str(processes), "--trainer.precision", "64-true"]
+    words += ["--data.batch_size", str(12 // processes), "--data.tag_prompts", "0", "--model.ema_decay", "0.9"]
+    words += ["--trainer.strategy", "ddp" if processes > 1 else "auto"]
+    cli = run(words)
+    return {
+        "weights": cli.model.state_dict(),
+        "average": cli.model.averaged.state_dict()["values"],
+        "metrics": {name: float(value) for name, value in cli.trainer.callback_metrics.items()},
+    }
 
 
 def one_process(folder: Path, manifest: str) -> dict[str, Any]:
-    return {name: fit(folder, manifest, 1, **dict(FITS[name])) for name in ("plain", "bad files")}
+    alone = {name: FITS[name] for name in ("plain", "bad files")} | NEEDS
+    found = {name: fit(folder, manifest, 1, validation=name in FITS, **settings) for name, settings in alone.items()}
+    return found | {"by YAML": by_yaml(folder, manifest, 1)}
 
 
 def many_processes(folder: Path, manifest: str) -> dict[str, Any]:
     found: dict[str, Any] = {"objectives": every_objective(), "relevance": relevance_of_everybody(manifest)}
     dist.destroy_process_group()
-    for name, settings in FITS.items():
-        found[name] = fit(folder, manifest, 3, **dict(settings))
+    for name, settings in (FITS | NEEDS).items():
+        found[name] = fit(folder, manifest, 3, validation=name in FITS, **settings)
+    found["by YAML"] = by_yaml(folder, manifest, 3)
     found["with prompts"] = fit(folder, manifest, 3, tag_prompts=3, local_loss=True)
     return found
 
@@ -220,6 +263,7 @@ def main(folder: Path, manifest: str) -> int:
             children.append(child)
             continue
         status = 1
+        faulthandler.dump_traceback_later(LIMIT, exit=True)
         try:
             if rank < 0:
                 torch.save(one_process(folder, manifest), folder / "single.pt")

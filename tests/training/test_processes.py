@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import LIMIT, NEEDS
 
 WORKER = Path(__file__).with_name("processes.py")
 
@@ -24,7 +25,10 @@ def found(tone_tracks, tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, WORKER, folder, tone_tracks, str(port)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
+    # A process that hangs ends by itself before that, and says where.
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | environment, timeout=LIMIT + 60
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     ranks = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(3)]
     return torch.load(folder / "single.pt", weights_only=True), ranks
@@ -56,6 +60,31 @@ def test_two_epochs_on_three_processes_end_with_the_weights_of_one(found, name, 
         weights = {key.replace("loss.loss.", "loss."): value for key, value in rank[name]["weights"].items()}
         for key, value in single[alone]["weights"].items():
             assert (weights[key] - value).abs().max() < 1e-5, key
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_objectives_that_look_beyond_a_batch_learn_the_same_on_three_processes(found, name):
+    """Weights, anchors, and what a memory holds: the same rows, if in another order within a batch."""
+    single, ranks = found
+    for rank in ranks:
+        assert rank[name]["weights"].keys() == single[name]["weights"].keys()
+        for key, value in single[name]["weights"].items():
+            other = rank[name]["weights"][key]
+            if "memory" in key and value.ndim:
+                value, other = (each[each.reshape(len(each), -1)[:, 0].argsort()] for each in (value, other))
+            assert (other - value).abs().max() < 1e-5, key
+
+
+def test_the_command_line_gives_on_three_processes_what_it_gives_on_one(found):
+    single, ranks = found
+    alone = single["by YAML"]
+    assert alone["average"].keys()
+    for rank in ranks:
+        for part in ("weights", "average"):
+            for key, value in alone[part].items():
+                assert (rank["by YAML"][part][key] - value).abs().max() < 1e-5, key
+    shown = {name: value for name, value in alone["metrics"].items() if name.startswith("validation/")}
+    assert {name: ranks[0]["by YAML"]["metrics"][name] for name in shown} == pytest.approx(shown, abs=1e-9)
 
 
 def test_validation_on_three_processes_hears_each_window_once(found):

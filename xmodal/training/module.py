@@ -277,8 +277,9 @@ class AlignmentModule(pl.LightningModule):
             total = total + self.prompt_weight * prompt_total
             shown = shown + self.prompt_weight * prompt_shown
         self.log("train/loss", shown, prog_bar=True, batch_size=size)
-        # Processes must agree on which weights got a gradient, also those of a loss that had nothing to judge.
-        return total if process_count() == 1 else total + _zero_of([self.loss, self.prompt_loss])
+        # Processes must agree on which weights got a gradient, also those of a loss that had nothing to judge; one
+        # process does the same, for AdamW decays what has a gradient of zero and leaves alone what has none.
+        return total + _zero_of([self.loss, self.prompt_loss])
 
     def _judge(
         self, loss: torch.nn.Module, contrast: tuple[Contrast, Contrast], items: BatchItems | None
