@@ -133,6 +133,33 @@ def test_a_scan_in_blocks_is_the_scan_in_one(monkeypatch):
         np.testing.assert_array_equal(part, expected)
 
 
+def test_indexes_answer_as_before_beside_a_library_that_changes_what_faiss_does():
+    code = """
+import numpy as np
+from xmodal.embeddings import Embeddings
+from xmodal.index import build_index
+
+vectors = np.random.default_rng(0).normal(size=(6_000, 16))
+vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+embeddings = Embeddings([str(row) for row in range(len(vectors))], vectors, "s" * 16)
+queries = embeddings.vectors[:50]
+
+def answers():
+    found = []
+    for kind in ("flat", "hnsw", "ivf"):
+        index = build_index(embeddings, kind)
+        for among in (None, np.arange(5_000)):
+            found += index.search(queries, 5, space_id="s" * 16, among=among)
+    return found
+
+before = answers()
+import faiss.contrib.torch_utils
+after = answers()
+assert len(before) == 12 and all(np.array_equal(*pair) for pair in zip(before, after))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
 def test_copies_of_a_vector_score_exactly_the_same_wherever_they_are():
     vector = export(1, 96).vectors
     vectors = np.concatenate([export(500, 96, seed=2).vectors, vector, export(37, 96, seed=3).vectors, vector, vector])

@@ -58,7 +58,7 @@ class FlatIndex(Index):
         if among is not None and len(among) <= _SMALL_SCAN:
             return scan(stored(self._index), queries, k, among)
         chosen = None if among is None else faiss.SearchParameters(sel=bitmap(among, len(self)))
-        return ordered(*self._index.search(queries, k, params=chosen))
+        return ordered(*nearest(self._index, queries, k, chosen))
 
     def _write(self, data: Path) -> None:
         write_faiss(self._index, data / "vectors.faiss")
@@ -134,8 +134,7 @@ class HnswIndex(Index):
         def walk(asked: int, selector: Any) -> tuple[Scores, Rows]:
             # Dead and forbidden nodes lie on the way as well, so the walk must be as much longer.
             chosen = faiss.SearchParametersHNSW(efSearch=max(ef, asked), sel=selector)
-            found: tuple[Scores, Rows] = self._graph.search(queries, asked, params=chosen)
-            return found
+            return nearest(self._graph, queries, asked, chosen)
 
         return search_slots(stored(self._graph), storage(self._graph), self._slots, queries, k, among, walk)
 
@@ -230,7 +229,7 @@ def _compare_all(
         scores, found = scan(vectors, queries, k, allowed)
     else:
         chosen = faiss.SearchParameters(sel=bitmap(allowed, slots.total))
-        scores, found = flat.search(queries, k, params=chosen)
+        scores, found = nearest(flat, queries, k, chosen)
     return ordered(scores, slots.rows_at(found))
 
 
@@ -239,6 +238,17 @@ def ordered(scores: Scores, rows: Rows) -> tuple[Scores, Rows]:
     if scores.shape[1] > 1 and bool((scores[:, 1:] >= scores[:, :-1]).any()):
         return in_order(scores, rows)
     return scores, rows
+
+
+def nearest(index: Any, queries: np.ndarray, k: int, chosen: Any) -> tuple[Scores, Rows]:
+    """FAISS's own search with parameters of its own, whoever else uses FAISS in this process.
+
+    ``faiss.contrib.torch_utils``, which pytorch-metric-learning imports, puts a search in place of it that takes no
+    parameters, and keeps it under another name.
+    """
+    search = getattr(index, "search_numpy", index.search)
+    found: tuple[Scores, Rows] = search(queries, k, params=chosen)
+    return found
 
 
 def storage(index: Any) -> Any:

@@ -22,6 +22,7 @@ from xmodal.index.faiss import (
     DEAD_SHARE,
     Slots,
     faiss,
+    nearest,
     read_faiss,
     refuse_mapped,
     search_slots,
@@ -135,10 +136,7 @@ class IvfIndex(Index):
             inner = faiss.SearchParametersIVF(nprobe=min(lists, probes), sel=selector)
             chosen = faiss.IndexRefineSearchParameters(k_factor=max(times, least / asked), base_index_params=inner)
             # A view of both parts; it holds nothing, so that each call may have its own.
-            found: tuple[Scores, Rows] = faiss.IndexRefine(self._codes, self._exact).search(
-                queries, asked, params=chosen
-            )
-            return found
+            return nearest(faiss.IndexRefine(self._codes, self._exact), queries, asked, chosen)
 
         return search_slots(stored(self._exact), self._exact, self._slots, queries, k, among, look)
 
