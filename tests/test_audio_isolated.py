@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -109,3 +111,19 @@ def test_a_child_that_was_killed_from_outside_is_replaced_and_its_file_not_blame
 def test_a_limit_that_is_no_time_is_refused():
     with pytest.raises(ValueError, match="time_limit_seconds must be positive"):
         IsolatedDecoder(time_limit_seconds=0)
+
+
+def test_a_decoder_whose_child_has_ended_with_its_thread_leaves_nothing_open(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(100, np.float32), 8000)
+    decoder = IsolatedDecoder()
+    thread = threading.Thread(target=decoder.load, args=(path, 8000))
+    thread.start()
+    thread.join()  # the kernel ends the child with the thread that started it
+    process, errors = decoder._child.process, decoder._child.errors
+    process.wait(10)
+    del decoder
+    gc.collect()
+    assert process.stdin.closed
+    assert process.stdout.closed
+    assert errors.closed

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from page_served import make_catalogue, reachable
@@ -11,6 +14,26 @@ from tiny import tiny_model
 
 from serve.settings import Settings
 from xmodal.cli import main
+
+
+def _children(*, zombies: bool) -> set[int]:
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            if int(fields[1]) == os.getpid() and (zombies or fields[0] != "Z"):
+                found.add(int(entry.name))
+    return found
+
+
+@pytest.fixture
+def children() -> Callable[..., set[int]]:
+    """The processes that this test has started and that are still there; tests before it may have left some."""
+    others = _children(zombies=True)
+    return lambda *, zombies=False: _children(zombies=zombies) - others
 
 
 @pytest.fixture(scope="session")

@@ -41,19 +41,6 @@ def run(work, **settings):
     return asyncio.run(main())
 
 
-def children():
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-            except OSError:
-                continue
-            if int(fields[1]) == os.getpid() and fields[0] != "Z":
-                found.add(int(entry.name))
-    return found
-
-
 def counted(metrics):
     return {
         (family.name, *sample.labels.values()): sample.value
@@ -137,7 +124,7 @@ def test_a_bomb_is_refused_and_what_needs_too_much_memory_too(tmp_path):
     assert len(run(full, limits=wide_open, memory_bytes=160 * MIB).samples) == 4000
 
 
-def test_a_file_that_hangs_or_crashes_the_decoder_is_given_up_and_the_next_is_decoded(tmp_path, monkeypatch):
+def test_a_file_that_hangs_or_crashes_the_decoder_is_given_up_and_the_next_is_decoded(tmp_path, monkeypatch, children):
     set_traps(tmp_path, monkeypatch)
     good, hang, crash = (write(tmp_path / f"{name}.wav", chirp(0.2, 8000), 8000) for name in ("good", "hang", "crash"))
     metrics = Metrics()
@@ -156,7 +143,7 @@ def test_a_file_that_hangs_or_crashes_the_decoder_is_given_up_and_the_next_is_de
     assert not children()
 
 
-def test_a_client_that_leaves_ends_its_decoder_at_once(tmp_path, monkeypatch):
+def test_a_client_that_leaves_ends_its_decoder_at_once(tmp_path, monkeypatch, children):
     set_traps(tmp_path, monkeypatch)
     hang = write(tmp_path / "hang.wav", chirp(0.2, 8000), 8000)
     good = write(tmp_path / "good.wav", chirp(0.2, 8000), 8000)
@@ -207,7 +194,7 @@ def test_who_leaves_while_waiting_costs_nothing(tmp_path, monkeypatch):
     assert len(run(work, waiting=2, time_limit_seconds=1.5).samples) == 1600
 
 
-def test_closing_ends_children_that_work(tmp_path, monkeypatch):
+def test_closing_ends_children_that_work(tmp_path, monkeypatch, children):
     set_traps(tmp_path, monkeypatch)
     hang = write(tmp_path / "hang.wav", chirp(0.2, 8000), 8000)
 

@@ -23,19 +23,6 @@ MUTANTS = int(os.environ.get("XMODAL_FUZZ", "400"))
 DECODE_SECONDS = 5.0
 
 
-def children():
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-            except OSError:
-                continue
-            if int(fields[1]) == os.getpid():
-                found.append(int(entry.name))
-    return found
-
-
 def resident_mb():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
@@ -77,7 +64,7 @@ def judge(answer, what):
         assert "passwd" not in answer.text
 
 
-def test_thousands_of_mutants_give_vectors_or_refusals_and_leave_nothing(settings, good, tmp_path, caplog):
+def test_thousands_of_mutants_give_vectors_or_refusals_and_leave_nothing(settings, good, tmp_path, caplog, children):
     async def main():
         outcomes, slowest = Counter(), 0.0
         async with serving(settings) as client:
@@ -85,7 +72,7 @@ def test_thousands_of_mutants_give_vectors_or_refusals_and_leave_nothing(setting
                 answer, _ = await send(client, content)
                 assert answer.status_code == 200, answer.text
             await asyncio.gather(*(send(client, content) for content in good))
-            descriptors, processes = len(os.listdir("/proc/self/fd")), len(children())
+            descriptors, processes = len(os.listdir("/proc/self/fd")), len(children(zombies=True))
             gc.collect()
             before = resident_mb()
             step = 4
@@ -100,12 +87,12 @@ def test_thousands_of_mutants_give_vectors_or_refusals_and_leave_nothing(setting
             gc.collect()
             grown = resident_mb() - before
             assert len(os.listdir("/proc/self/fd")) <= descriptors + 4, "descriptors leak"
-            assert len(children()) <= processes, "processes leak"
+            assert len(children(zombies=True)) <= processes, "processes leak"
             (folder,) = (tmp_path / "uploads").iterdir()
             assert os.listdir(folder) == ["lock"], "uploads stay on disk"
             assert client.service.store._bytes == 0
             said = client.service.metrics.expose()[0].decode()
-        assert not children()
+        assert not children(zombies=True)
         assert list((tmp_path / "uploads").iterdir()) == []
         counted = [line for line in said.splitlines() if line.startswith(("xmodal_decodes_t", "xmodal_decoder_k"))]
         sys.stderr.write(

@@ -309,8 +309,15 @@ class _Child:
         return ended
 
     def __del__(self) -> None:
-        if getattr(self, "owner", None) == os.getpid() and self.process.poll() is None:
-            self.kill()
+        if getattr(self, "process", None) is not None and self.owner == os.getpid():
+            # Also if it has ended already, as it does with the thread that started it: the pipes are still open then.
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+            for pipe in (self.process.stdin, self.process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        pipe.close()
         if hasattr(self, "errors"):
             self.errors.close()
 
