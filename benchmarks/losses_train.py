@@ -164,10 +164,11 @@ def warm_up(manifest: str) -> None:
     text = SentenceTransformerTower(**settings["text"]["init_args"])
     network = TwoTower(audio, text, settings["dim"], window_seconds=settings["window_seconds"])
     data = AudioTextData(manifest, workers=0)
-    for split, tracks in data.read().items():
-        SHARED.windows[split] = data._windows(split, tracks, audio, network.windows)
+    data.splits = data.read()
+    for split in data.splits:
+        SHARED.windows[split] = data._windows(split, audio, network.windows, None)
     AudioTextData._windows = lambda _self, split, *_: SHARED.windows[split]
-    tracks = [track for of_split in data.read().values() for track in of_split]
+    tracks = [track for of_split in data.splits.values() for track in of_split]
     words = {caption.text for track in tracks for caption in track.captions}
     words |= {p for track in tracks for kind, tags in track.tags.items() for t in tags for p in tag_prompts(t, kind)}
     unread = sorted(words, key=len)
