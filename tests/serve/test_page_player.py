@@ -110,8 +110,18 @@ def test_a_file_that_cannot_be_played_says_so(visit):
     settled(page)
     page.route("**/v1/audio**", lambda route: route.fulfill(status=404, body=""))
     page.locator(".hit .play").first.click()
-    page.get_by_text("cannot be played: its file is missing").first.wait_for()
+    page.wait_for_function("() => { const a = document.getElementById('audio'); return a.error && a.paused; }")
+    title = page.locator(".hit-title").first.inner_text()
+    why = "its file is missing, or in a format that this browser does not know"
+    sentence = f"{title} cannot be played: {why}."
+    page.wait_for_function("said => document.getElementById('live').textContent === said", arg=sentence)
+    assert page.locator("#player-name.wrong").inner_text() == sentence
     page.complaints.clear()
+    page.unroute("**/v1/audio**")
+    page.locator(".hit .play").nth(1).click()
+    sounding_title = page.locator(".hit-title").nth(1).inner_text()
+    page.wait_for_function(PLAYING)
+    assert page.locator("#player-name:not(.wrong)").inner_text().startswith(sounding_title)
 
 
 def focused(page):

@@ -42,22 +42,14 @@ export function startPlayerBar(player, waveforms) {
     }
     showPlay(play, player.playing, track.title);
     const name = byId("player-name");
-    name.classList.remove("wrong");
-    name.textContent = track.by ? `${track.title} · ${track.by}` : track.title;
+    name.classList.toggle("wrong", Boolean(player.problem));
+    name.textContent = player.problem || (track.by ? `${track.title} · ${track.by}` : track.title);
     for (const [id, step] of /** @type {const} */ ([["player-back", -1], ["player-next", 1]])) {
       /** @type {HTMLButtonElement} */ (byId(id)).disabled = !player.beside(step);
     }
     time();
   });
-  player.addEventListener("problem", (event) => {
-    const said = /** @type {CustomEvent<string>} */ (event).detail;
-    announce(said);
-    // After the change that comes with it.
-    queueMicrotask(() => {
-      byId("player-name").textContent = said;
-      byId("player-name").classList.add("wrong");
-    });
-  });
+  player.addEventListener("problem", () => announce(player.problem));
 
   play.addEventListener("click", () => player.toggle());
   byId("player-back").addEventListener("click", () => player.skip(-1));

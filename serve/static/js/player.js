@@ -4,7 +4,7 @@ import { isAbort } from "./api.js";
 
 /** @typedef {import("./types.js").Playable} Playable */
 
-/** Fires `change` when another track is chosen or it starts or stops, `time` while it plays, `problem` with a sentence. */
+/** Fires `change` when another track is chosen or it starts or stops, `time` while it plays, `problem` when it cannot. */
 export class Player extends EventTarget {
   /**
    * @param {HTMLAudioElement} audio
@@ -22,7 +22,10 @@ export class Player extends EventTarget {
     this.loading = null;
     /** Where to be once the length is known. @type {number | undefined} */
     this.pending = undefined;
-    for (const event of ["play", "pause", "ended"]) audio.addEventListener(event, () => this.#tell("change"));
+    /** Why the track cannot be heard; stays until something can. */
+    this.problem = "";
+    audio.addEventListener("playing", () => (this.problem = ""));
+    for (const event of ["play", "playing", "pause", "ended"]) audio.addEventListener(event, () => this.#tell("change"));
     audio.addEventListener("timeupdate", () => this.#tell("time"));
     audio.addEventListener("seeked", () => this.#tell("time"));
     audio.addEventListener("error", () => this.#failed());
@@ -58,6 +61,7 @@ export class Player extends EventTarget {
     const mine = new AbortController();
     this.loading = mine;
     this.track = track;
+    this.problem = "";
     this.audio.pause();
     this.#release();
     this.#tell("change");
@@ -140,7 +144,8 @@ export class Player extends EventTarget {
 
   /** @param {string} sentence */
   #say(sentence) {
-    this.dispatchEvent(new CustomEvent("problem", { detail: sentence }));
+    this.problem = sentence;
+    this.#tell("problem");
     this.#tell("change");
   }
 
