@@ -128,5 +128,7 @@ def test_a_page_that_was_moved_with_its_music_still_plays(page, browser, tmp_pat
     again.goto((moved / "map.html").as_uri())
     again.mouse.click(*spot(again, 1))
     again.wait_for_function("() => document.getElementById('player').currentTime > 0.1")
+    assert again.evaluate("() => document.getElementById('player').currentSrc").startswith(moved.as_uri())
+    assert again.locator("#now").inner_text() == TITLES[1]
     again.close()
     moved.rename(tmp_path)

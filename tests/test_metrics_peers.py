@@ -55,7 +55,7 @@ def as_trec(score: torch.Tensor, relevance: torch.Tensor):
 @pytest.mark.parametrize("grades", [1, 3])
 @pytest.mark.parametrize("seed", range(3))
 def test_every_query_has_the_figures_of_trec_eval_ties_and_all(seed, grades):
-    pytrec_eval = pytest.importorskip("pytrec_eval", reason="it comes with mteb: pip install mteb")
+    pytrec_eval = pytest.importorskip("pytrec_eval", reason="pytrec_eval comes with mteb: pip install mteb")
     score, relevance = tied_problem(seed, grades=grades)
     judged, run = as_trec(score, relevance)
     cuts = ",".join(map(str, KS))
@@ -77,7 +77,7 @@ def test_every_query_has_the_figures_of_trec_eval_ties_and_all(seed, grades):
 
 
 def test_the_table_is_what_mteb_makes_of_the_same_scores():
-    pytest.importorskip("mteb", reason="pip install mteb")
+    pytest.importorskip("mteb", reason="mteb is not installed: pip install mteb")
     from mteb._evaluators.retrieval_metrics import calculate_retrieval_scores
 
     score, relevance = tied_problem(7)
@@ -92,7 +92,7 @@ def test_the_table_is_what_mteb_makes_of_the_same_scores():
 
 
 def test_lists_without_ties_have_the_figures_of_torchmetrics():
-    retrieval = pytest.importorskip("torchmetrics.retrieval", reason="it comes with Lightning")
+    retrieval = pytest.importorskip("torchmetrics.retrieval", reason="torchmetrics comes with Lightning")
     score, relevance = tied_problem(3, grades=3)
     score = untied(score, relevance) + 2
     rows = torch.arange(len(score)).repeat_interleave(score.shape[1])
@@ -115,7 +115,7 @@ def test_lists_without_ties_have_the_figures_of_torchmetrics():
 
 
 def test_tag_areas_and_calibration_are_those_of_torchmetrics_ties_and_unknown_tags_included():
-    classification = pytest.importorskip("torchmetrics.classification", reason="it comes with Lightning")
+    classification = pytest.importorskip("torchmetrics.classification", reason="torchmetrics comes with Lightning")
     generator = torch.Generator().manual_seed(0)
     score = torch.randint(1, 10, (200, 8), generator=generator) / 10
     right = torch.rand(200, 8, generator=generator) < score
@@ -175,7 +175,8 @@ def anywhere(rows: int, seed: int) -> torch.Tensor:
 @pytest.mark.parametrize("made", [corners, anywhere])
 def test_many_right_answers_a_query_have_the_figures_of_pytorch_metric_learning(made):
     library = pytest.importorskip(
-        "pytorch_metric_learning.utils.accuracy_calculator", reason="pip install pytorch-metric-learning"
+        "pytorch_metric_learning.utils.accuracy_calculator",
+        reason="it is not installed: pip install pytorch-metric-learning",
     )
     audio, text = made(60, 0), made(30, 1)
     label, asked = torch.arange(60) % 7, torch.arange(30) % 7

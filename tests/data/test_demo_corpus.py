@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from xmodal.data.demo import UNSEEN_WORDS, WORDS, build_corpus, captions_for, compose, prompts, render
 from xmodal.data.demo import captions as wording
@@ -29,8 +30,8 @@ from xmodal.data.manifests import read_tracks
 from xmodal.errors import DataError
 from xmodal.text import words_key
 
-pytest.importorskip("symusic")
-pytest.importorskip("pretty_midi", reason="the soundfont comes with it")
+pytest.importorskip("symusic", reason="it renders the demo's music: pip install 'xmodal[demo]'")
+pytest.importorskip("pretty_midi", reason="the soundfont comes with it: pip install 'xmodal[demo]'")
 
 RATE = 16_000
 SHORT = {"clips": 20, "seconds": 2.0, "seed": 5}
@@ -434,7 +435,6 @@ def test_a_corpus_is_read_as_tracks_whose_captions_are_true(corpus):
 
 
 def test_the_clips_are_what_was_composed_in_16_bit(corpus):
-    soundfile = pytest.importorskip("soundfile")
     samples, rate = soundfile.read(corpus / "audio" / "clip-00007.wav", dtype="int16")
     expected = render(compose(RECIPE.composition_seed(7, 0), seconds=2.0), RATE)
     assert rate == RATE

@@ -239,7 +239,7 @@ def test_other_tools_read_the_same_vectors_ids_and_metadata(embedder, tones, tmp
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 def test_hugging_face_datasets_reads_the_folder(embedder, tones, tmp_path, dtype):
-    datasets = pytest.importorskip("datasets")
+    datasets = pytest.importorskip("datasets", reason="reading it needs: pip install 'xmodal[datasets]'")
     tracks, out = read_tracks(tones(tmp_path / "audio", 5)), tmp_path / "out"
     export(embedder, tracks, out, format="datasets", dtype=dtype, shard_rows=2)
     export(embedder, tracks, tmp_path / "whole.parquet", dtype=dtype)

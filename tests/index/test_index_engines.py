@@ -155,9 +155,11 @@ def answers():
 before = answers()
 import faiss.contrib.torch_utils
 after = answers()
-assert len(before) == 12 and all(np.array_equal(*pair) for pair in zip(before, after))
+print(*[np.array_equal(*pair) for pair in zip(before, after, strict=True)])
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    # Scores and ids of three kinds of index, over all rows and over some.
+    assert done.stdout.split() == ["True"] * 12, done.stderr
 
 
 def test_copies_of_a_vector_score_exactly_the_same_wherever_they_are():

@@ -189,8 +189,8 @@ def test_the_same_commands_work_on_a_database(engine, request, collection, tmp_p
     assert (code, "there is no collection" in err) == (2, True)
 
 
+@pytest.mark.usefixtures("needs_milvus")
 def test_a_collection_in_a_file_is_there_for_the_next_process(tmp_path):
-    pytest.importorskip("milvus_lite")
     export(30).save(tmp_path / "a.parquet")
     url, folder = f"milvus://{tmp_path}/rows.db?collection=mine", tmp_path / "pointer"
     for words in (

@@ -19,7 +19,7 @@ from xmodal.evaluation import Protocol, judge
 from xmodal.importers import import_clap
 from xmodal.metrics import retrieval_metrics
 
-mteb = pytest.importorskip("mteb", reason="pip install mteb")
+mteb = pytest.importorskip("mteb", reason="mteb is not installed: pip install mteb")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
 

@@ -200,10 +200,13 @@ def test_a_map_that_does_not_come_can_be_tried_again(visit):
     page.route("**/v1/map", lambda route: route.abort("connectionrefused"))
     page.get_by_role("link", name="Map").click()
     page.get_by_text("The map did not come").wait_for()
+    assert page.locator("#map").is_hidden()
     page.complaints.clear()
     page.unroute("**/v1/map")
     page.get_by_role("button", name="Try again").click()
     ready(page)
+    assert page.get_by_text("The map did not come").count() == 0
+    assert page.locator("#map-note").inner_text().startswith("48 tracks")
 
 
 def test_tags_are_counted_found_and_lead_to_what_sounds_like_them(visit):

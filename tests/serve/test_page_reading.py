@@ -144,9 +144,14 @@ def test_without_a_token_the_page_says_what_the_server_wants(visit, page_setting
         page = visit(base=address, ready=False)
         page.get_by_role("button", name="Cancel").click()
         page.get_by_role("alert").get_by_text("token").wait_for()
+        assert page.locator("#text").is_disabled()
+        assert page.get_by_role("dialog").count() == 0
         page.complaints.clear()
         page.get_by_role("button", name="Try again").click()
-        page.get_by_role("dialog").wait_for()
+        dialog = page.get_by_role("dialog")
+        dialog.wait_for()
+        # Nobody has given a token yet that could have been refused.
+        assert page.locator("#token-note").inner_text().startswith("Whoever runs the server can give you one.")
         page.complaints.clear()
         page.close()
 

@@ -360,9 +360,12 @@ def test_a_server_that_is_gone_is_said_to_be_gone(visit):
     page.route("**/v1/search", lambda route: route.abort("connectionrefused"))
     page.locator("#text").fill("low")
     page.get_by_role("alert").get_by_text("The server does not answer.").wait_for()
+    assert page.locator(".hit").count() == 0
     page.complaints.clear()
     page.unroute("**/v1/search")
     searched(page, page.get_by_role("button", name="Try again").click)
+    assert page.get_by_role("alert").count() == 0
+    assert rows(page) == ids(answer(page, {"terms": [{"text": "low"}]}))
 
 
 def test_a_busy_server_is_asked_again_after_the_time_it_named(visit):
