@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable, Collection
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -14,6 +15,7 @@ from serve.routes.answers import Answer, service_of
 from serve.running import Running
 from serve.schemas import Found, SearchRequest, Wishes, Words
 from serve.searching import Asked, asked_by_line, asked_by_terms, find, vector_of_track
+from serve.service import Service
 from serve.settings import Settings
 
 router = APIRouter(prefix="/v1", tags=["search"])
@@ -35,37 +37,49 @@ class Likeness(Wishes):
 @router.post("/search", summary="Text, tracks, sounds and vectors to tracks", response_model=Found)
 async def search(request: Request, body: SearchRequest) -> Response:
     """The tracks nearest to the weighted sum of all terms; a negative weight pushes away."""
-    service, begun = service_of(request), time.perf_counter()
-    where = _checked(service.settings, body)
-    async with service.request() as running:
+
+    async def ask(running: Running, service: Service) -> Asked:
         if body.query is not None:
-            asked = await asked_by_line(running, body.query, service.settings)
-        else:
-            asked = await asked_by_terms(running, body.terms, service.settings, service.uploads)
-        hits, more = await find(running, asked, body, where)
-    return _found(running, hits, more, body, begun)
+            return await asked_by_line(running, body.query, service.settings)
+        return await asked_by_terms(running, body.terms, service.settings, service.uploads)
+
+    return await _answer(request, body, ask)
 
 
 @router.get("/search", summary="One line to tracks", response_model=Found)
 async def search_line(request: Request, line: Annotated[Line, Query()]) -> Response:
     """The same for a query on one line: `"piano" + id:clip-1 - 0.5 * "vocals"`."""
-    service, begun = service_of(request), time.perf_counter()
-    where = _checked(service.settings, line)
-    async with service.request() as running:
-        asked = await asked_by_line(running, line.q, service.settings)
-        hits, more = await find(running, asked, line, where)
-    return _found(running, hits, more, line, begun)
+
+    async def ask(running: Running, service: Service) -> Asked:
+        return await asked_by_line(running, line.q, service.settings)
+
+    return await _answer(request, line, ask)
 
 
 @router.get("/similar", summary="Tracks like a track", response_model=Found)
 async def similar(request: Request, line: Annotated[Likeness, Query()]) -> Response:
     """The tracks nearest to a stored one, which is left out itself."""
-    service, begun = service_of(request), time.perf_counter()
-    where = _checked(service.settings, line)
-    async with service.request() as running:
+
+    async def ask(running: Running, service: Service) -> Asked:
         vector = await vector_of_track(running, line.id)
-        hits, more = await find(running, Asked(vector, [vector]), line, where, without={line.id})
-    return _found(running, hits, more, line, begun)
+        return Asked(vector, [vector])
+
+    return await _answer(request, line, ask, without={line.id})
+
+
+async def _answer(
+    request: Request,
+    wishes: Wishes,
+    ask: Callable[[Running, Service], Awaitable[Asked]],
+    *,
+    without: Collection[str] = (),
+) -> Response:
+    """Checks the wishes before any work, looks up what is asked in one deployment, and says how long it took."""
+    service, begun = service_of(request), time.perf_counter()
+    where = _checked(service.settings, wishes)
+    async with service.request() as running:
+        hits, more = await find(running, await ask(running, service), wishes, where, without=without)
+    return _found(running, hits, more, wishes, begun)
 
 
 def _checked(settings: Settings, wishes: Wishes) -> Any:

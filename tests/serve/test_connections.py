@@ -69,55 +69,58 @@ def test_answers_do_not_wait_for_acknowledgements():
     taken.close()
 
 
+def converse(base, conversation):
+    """Runs ``conversation(reader, writer)`` over a connection of its own to a server."""
+
+    async def main():
+        async with listening(base) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            await conversation(reader, writer)
+            writer.close()
+
+    asyncio.run(main())
+
+
 BOTH = pytest.mark.parametrize("base", [H11Protocol, HttpToolsProtocol])
 
 
 @BOTH
 @pytest.mark.parametrize("said", [b"", b"GET", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "])
 def test_a_head_that_never_ends_is_given_up(base, said):
-    async def main():
-        async with listening(base) as port:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(said)
-            assert await rest(reader) == b""
-            writer.close()
+    async def begin(reader, writer):
+        writer.write(said)
+        assert await rest(reader) == b""
 
-    asyncio.run(main())
+    converse(base, begin)
 
 
 @BOTH
 def test_a_head_that_trickles_is_given_up_also_the_second_of_a_connection(base):
-    async def main():
-        async with listening(base) as port:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(REQUEST)
-            assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
-            began = asyncio.get_running_loop().time()
-            try:
-                for number in range(200):
-                    writer.write(b"GET / HTTP/1.1\r\n" if number == 0 else b"X-A: b\r\n")
-                    await writer.drain()
-                    await asyncio.sleep(0.05)
-            except ConnectionError:
-                pass
-            assert asyncio.get_running_loop().time() - began < 8
-            writer.close()
+    async def trickle(reader, writer):
+        writer.write(REQUEST)
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+        began = asyncio.get_running_loop().time()
+        try:
+            for number in range(200):
+                writer.write(b"GET / HTTP/1.1\r\n" if number == 0 else b"X-A: b\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+        except ConnectionError:
+            pass
+        assert asyncio.get_running_loop().time() - began < 8
 
-    asyncio.run(main())
+    converse(base, trickle)
 
 
 @BOTH
 def test_slow_answers_and_idle_connections_are_not_touched(base):
-    async def main():
-        async with listening(base) as port:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            for path in (b"/slow", b"/", b"/slow"):
-                writer.write(REQUEST.replace(b"GET /", b"GET " + path))
-                assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
-                await asyncio.sleep(0.5)  # longer than a head may take: that is the keep-alive's business
-            writer.close()
+    async def come_and_go(reader, writer):
+        for path in (b"/slow", b"/", b"/slow"):
+            writer.write(REQUEST.replace(b"GET /", b"GET " + path))
+            assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+            await asyncio.sleep(0.5)  # longer than a head may take: that is the keep-alive's business
 
-    asyncio.run(main())
+    converse(base, come_and_go)
 
 
 @BOTH

@@ -45,6 +45,33 @@ def test_axe_finds_nothing_serious(visit, view, scheme):
     assert findings(page) == {}
 
 
+def painted(page):
+    """The colours of the paper and of the letters, and of the wave that a canvas is drawn with."""
+    return page.evaluate(
+        """async () => {
+            const { colours } = await import("/static/js/dom.js");
+            const { backgroundColor, color } = getComputedStyle(document.body);
+            return [backgroundColor, color, ...colours("wave")];
+        }"""
+    )
+
+
+LIGHT = ["rgb(252, 252, 250)", "rgb(26, 29, 31)", "rgb(185, 189, 185)"]
+DARK = ["rgb(19, 21, 22)", "rgb(233, 235, 232)", "rgb(85, 93, 93)"]
+
+
+@pytest.mark.parametrize(("scheme", "first", "second"), [("light", LIGHT, DARK), ("dark", DARK, LIGHT)])
+def test_colours_are_the_systems_until_somebody_chooses_others(visit, scheme, first, second):
+    page = visit(color_scheme=scheme)
+    assert painted(page) == first
+    page.locator("#theme").click()
+    assert painted(page) == second
+    page.reload()
+    assert painted(page) == second
+    page.locator("#theme").click()
+    assert painted(page) == first
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious_where_something_went_wrong(visit, scheme):
     page = visit()
