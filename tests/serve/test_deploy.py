@@ -144,6 +144,8 @@ def test_the_container_runs_as_nobody_in_particular_and_the_proxy_takes_what_the
     container = (DEPLOY / "Containerfile").read_text()
     assert container.index("USER 10001") < container.index("ENTRYPOINT")
     assert "HEALTHCHECK" in container
+    # Where packages come from is said by whoever builds it.
+    assert re.findall(r"https?://([^/:\s]+)", container) == ["127.0.0.1"]
     proxy = (DEPLOY / "nginx.conf").read_text()
     size = int(re.search(r"client_max_body_size (\d+)m", proxy)[1]) * 2**20
     assert size > Settings().upload_max_bytes
