@@ -283,6 +283,8 @@ class EmbeddingLoss(nn.Module, Configurable):
     graded: ClassVar[Graded] = "threshold"
     needs_norms: ClassVar[bool] = False
     """True where the vectors must come as the projection made them, before they became unit vectors."""
+    needs_scores: ClassVar[bool] = True
+    """False where no cosine of audio and text is used, or only now and then: ``pairs.score`` is 0 everywhere."""
     needs: ClassVar[frozenset[Need]] = frozenset()
     """What of the batch's items it needs. One that needs the vocabulary sees it in the place of the batch's texts."""
 
@@ -317,7 +319,8 @@ class EmbeddingLoss(nn.Module, Configurable):
             audio, text = in_full_precision(audio), in_full_precision(text)
             if not self.needs_norms:
                 audio, text = unit_vectors(audio), unit_vectors(text)
-            pairs = make_pairs(audio @ text.T, relevance, valid, weight)
+            score = audio @ text.T if self.needs_scores else audio.new_zeros(()).expand(len(audio), len(text))
+            pairs = make_pairs(score, relevance, valid, weight)
             zero = 0.0 * (audio.sum() + text.sum())
             if relevance.numel() == 0:
                 return zero + sum(0.0 * parameter.sum() for parameter in self.parameters())
@@ -335,7 +338,7 @@ class EmbeddingLoss(nn.Module, Configurable):
     def compute(
         self, audio: Float[Tensor, "audio dim"], text: Float[Tensor, "text dim"], pairs: Pairs
     ) -> Float[Tensor, ""]:
-        """The mean of both directions; ``pairs.score`` holds the products ``audio @ text.T``."""
+        """The mean of both directions; ``pairs.score`` holds the products ``audio @ text.T`` if it ``needs_scores``."""
         row_weight, column_weight = self.direction_weights
         loss = audio.new_zeros(())
         if row_weight:

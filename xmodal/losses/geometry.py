@@ -73,6 +73,7 @@ class AngularLoss(EmbeddingLoss):
     """
 
     method_ids: ClassVar[tuple[str, ...]] = ("1.10",)
+    needs_scores: ClassVar[bool] = False
 
     def __init__(self, angle_degrees: float = 45.0, *, direction_weights: tuple[float, float] = (1.0, 1.0)) -> None:
         super().__init__(direction_weights)
@@ -89,11 +90,12 @@ class AngularLoss(EmbeddingLoss):
         many = int(torch.count_nonzero(weight)) > len(anchors)
         if many and 16 * tangent <= _LARGEST_SPREAD and len(others) <= 2 * len(anchors):
             # An exponential of a sum is a product of two, so that one product of matrices has the sums of all pairs.
-            by_anchor = (4 * tangent * (pairs.score - 1.0)).exp() * negative_weight
+            score = anchors @ others.T
+            by_anchor = (4 * tangent * (score - 1.0)).exp() * negative_weight
             by_other = (4 * tangent * (gram(others) - 1.0)).exp()
             rows, columns = weight.nonzero(as_tuple=True)
             reach = (by_anchor @ by_other)[rows, columns].log() + 8 * tangent
-            terms = F.softplus(reach - 2 * (1 + tangent) * pairs.score[rows, columns])
+            terms = F.softplus(reach - 2 * (1 + tangent) * score[rows, columns])
             total = weight.new_zeros(len(weight)).index_add(0, rows, weight[rows, columns] * terms)
             return ratio_of_sums((total, weight.sum(dim=1)))
 
@@ -123,6 +125,7 @@ class SNRContrastiveLoss(EmbeddingLoss):
     """
 
     method_ids: ClassVar[tuple[str, ...]] = ("2.08",)
+    needs_scores: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from xmodal.losses.base import Graded, Pairs, PairwiseLoss, Terms
 from xmodal.losses.numerics import Distance, LogitScale, above_zero, check_choice, check_range, distance, weighted_mean
@@ -59,14 +59,17 @@ class ContrastiveLoss(PairwiseLoss):
         away = distance(pairs.score, self.distance)
         # The square of a Euclidean distance needs no root, and so keeps its slope where two vectors are equal.
         whole = self.power == 2 and self.distance == "euclidean"
-        near = distance(pairs.score, "squared") / 2 if whole else away**self.power / self.power
-        far = F.relu(self.margin - away) ** self.power / self.power
+        near = distance(pairs.score, "squared") / 2 if whole else self._cost(away)
+        far = self._cost(F.relu(self.margin - away))
         near_weight = pairs.positive_weight * pairs.relevance
         far_weight = pairs.negative_weight
         if self.average == "active":
             near_weight, far_weight = near_weight * above_zero(near), far_weight * above_zero(far)
         total = [(near_weight * near).sum(dim=1), self.negative_weight * (far_weight * far).sum(dim=1)]
         return torch.stack(total, dim=1), torch.stack([near_weight.sum(dim=1), far_weight.sum(dim=1)], dim=1)
+
+    def _cost(self, away: Tensor) -> Tensor:
+        return away if self.power == 1 else away.square() / 2
 
 
 class SigLIPLoss(PairwiseLoss):
