@@ -61,11 +61,11 @@ class ContrastiveLoss(PairwiseLoss):
         whole = self.power == 2 and self.distance == "euclidean"
         near = distance(pairs.score, "squared") / 2 if whole else self._cost(away)
         far = self._cost(F.relu(self.margin - away))
-        near_weight = pairs.positive_weight * pairs.relevance
+        near_weight = pairs.positive_weight if pairs.plain else pairs.positive_weight * pairs.relevance
         far_weight = pairs.negative_weight
-        if self.average == "active":
-            near_weight, far_weight = near_weight * above_zero(near), far_weight * above_zero(far)
         total = [(near_weight * near).sum(dim=1), self.negative_weight * (far_weight * far).sum(dim=1)]
+        if self.average == "active":  # a pair that costs nothing adds nothing to the total
+            near_weight, far_weight = near_weight * above_zero(near), far_weight * above_zero(far)
         return torch.stack(total, dim=1), torch.stack([near_weight.sum(dim=1), far_weight.sum(dim=1)], dim=1)
 
     def _cost(self, away: Tensor) -> Tensor:
