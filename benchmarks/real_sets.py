@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -133,13 +133,23 @@ def judge_run(name: str, audio: Path, out: Path, fold: int | None, epochs: int) 
 
 def kept_run(name: str, audio: Path, out: Path, fold: int | None, epochs: int) -> dict[str, Any]:
     """:func:`judge_run`, or what an earlier call kept of the same."""
-    kept = out / f"{name}-{fold or 'test'}.json"
-    if kept.exists():
-        found = json.loads(kept.read_text())
-        if found.get("epochs") == epochs and "probes" in found:
+    return kept_or_made(
+        out / f"{name}-{fold or 'test'}.json",
+        lambda found: found.get("epochs") == epochs and "probes" in found,
+        lambda: judge_run(name, audio, out, fold, epochs) | {"epochs": epochs},
+    )
+
+
+def kept_or_made(
+    path: Path, fits: Callable[[dict[str, Any]], bool], make: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """What an earlier call wrote into a JSON file, if it still fits; else what is made now, written there."""
+    if path.exists():
+        found: dict[str, Any] = json.loads(path.read_text())
+        if fits(found):
             return found
-    found = judge_run(name, audio, out, fold, epochs) | {"epochs": epochs}
-    with written_aside(kept) as aside:
+    found = make()
+    with written_aside(path) as aside:
         aside.write_text(json.dumps(found) + "\n")
     return found
 

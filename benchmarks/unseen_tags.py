@@ -19,14 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from real_sets import OURS, RIDGE, report_of, trained
+from real_sets import OURS, RIDGE, kept_or_made, report_of, trained
 from results_page import unseen_table
 
 from xmodal.data import Track
 from xmodal.data.manifests import read_tracks, write_tracks
 from xmodal.data.splits import fold_split, split_tracks
 from xmodal.embedder import Embedder
-from xmodal.embeddings import written_aside
 from xmodal.evaluation import Protocol, without_unseen, zero_shot_split
 from xmodal.evaluation.judge import vocabulary_of
 from xmodal.evaluation.methods import methods_of_run
@@ -93,13 +92,9 @@ def judge_run(audio: Path, out: Path, epochs: int) -> dict[str, Any]:
 
 def kept_run(audio: Path, out: Path, epochs: int) -> dict[str, Any]:
     """:func:`judge_run`, or what an earlier call kept of the same."""
-    kept = out / "unseen.json"
-    if kept.exists() and json.loads(kept.read_text())["epochs"] == epochs:
-        return dict(json.loads(kept.read_text()))
-    found = judge_run(audio, out, epochs)
-    with written_aside(kept) as aside:
-        aside.write_text(json.dumps(found) + "\n")
-    return found
+    return kept_or_made(
+        out / "unseen.json", lambda found: found["epochs"] == epochs, lambda: judge_run(audio, out, epochs)
+    )
 
 
 def main() -> None:

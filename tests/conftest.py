@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 import torch
+from sound_files import PITCHES, RATE, kind_of, write_tone
 
 import xmodal.compat  # noqa: F401  (transformers imports torchaudio)
 
@@ -40,10 +40,6 @@ def browser() -> Iterator[Any]:
         opened.close()
 
 
-TONES = {"low": 220.0, "high": 1760.0}
-RATE = 8000
-
-
 @pytest.fixture(scope="session")
 def tone_tracks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A manifest of 40 little tones, low or high, steady or pulsing, that any tower can tell apart."""
@@ -51,14 +47,10 @@ def tone_tracks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     rows = []
     for number in range(40):
-        pitch, motion = ("low", "high")[number % 2], ("steady", "pulsing")[number // 2 % 2]
+        pitch, motion = kind_of(number)
+        hertz = PITCHES[pitch] * rng.uniform(0.95, 1.05)
         seconds = 1.2 + 0.1 * (number % 7)
-        time = np.arange(round(seconds * RATE)) / RATE
-        tone = 0.4 * np.sin(2 * np.pi * TONES[pitch] * rng.uniform(0.95, 1.05) * time)
-        if motion == "pulsing":
-            tone *= np.sin(2 * np.pi * 4 * time) > 0
-        samples = tone + 0.01 * rng.standard_normal(len(time))
-        soundfile.write(folder / f"{number:02d}.wav", samples.astype("float32"), RATE)
+        write_tone(folder / f"{number:02d}.wav", rng, hertz, motion, np.full(round(seconds * RATE), 0.4))
         rows.append(
             {
                 "id": f"tone{number:02d}",

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from sound_files import write_noises
 
 import xmodal
 from xmodal.data import Track
@@ -45,27 +46,8 @@ def mobile():
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """Files shorter than a window, of one window, and of many; loud, silent and noisy; stereo and of another rate."""
-    folder = tmp_path_factory.mktemp("files")
-    rng = np.random.default_rng(1)
-    made = []
-    for number, (seconds, rate, channels) in enumerate(
-        [
-            (0.05, 8000, 1),
-            (0.6, 8000, 1),
-            (1.0, 16000, 2),
-            (1.7, 44100, 2),
-            (5.3, 8000, 1),
-            (2.0, 8000, 1),
-            (3.1, 22050, 1),
-        ]
-    ):
-        samples = rng.uniform(-0.5, 0.5, (round(seconds * rate), channels))
-        if number == 5:
-            samples[:] = 0
-        path = folder / f"{number}.wav"
-        soundfile.write(path, samples.astype("float32"), rate)
-        made.append(path)
-    return made
+    kinds = [(0.05, 8000, 1), (0.6, 8000, 1), (1.0, 16000, 2), (1.7, 44100, 2), (5.3, 8000, 1), (2.0, 8000, 1)]
+    return write_noises(tmp_path_factory.mktemp("files"), [*kinds, (3.1, 22050, 1)], silent=5)
 
 
 @pytest.fixture(scope="module")

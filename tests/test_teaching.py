@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from trainers import quiet_trainer
 
 from xmodal.data.module import AudioTextData
 from xmodal.data.samplers import DistanceBinBatches, HardTagBatches, ShuffledBatches
@@ -45,17 +46,9 @@ def fit(manifest, folder, batches, *, epochs=4, stop=None, ckpt_path=None):
     data = AudioTextData(
         str(manifest), tag_fields=["pitch", "motion"], batch_size=8, workers=0, decode_seconds=None, batches=batches
     )
-    trainer = pl.Trainer(
-        default_root_dir=folder,
-        accelerator="cpu",
-        max_epochs=epochs,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        use_distributed_sampler=False,
-        callbacks=[TeachBatches(), *([] if stop is None else [StopAfter(stop, folder / "stopped.ckpt")])],
+    stopping = [] if stop is None else [StopAfter(stop, folder / "stopped.ckpt")]
+    trainer = quiet_trainer(
+        folder, TeachBatches(), *stopping, max_epochs=epochs, limit_val_batches=0, use_distributed_sampler=False
     )
     try:
         trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from torch.testing import assert_close
+from trainers import quiet_trainer
 
 import xmodal
 from xmodal.data.module import AudioTextData
@@ -50,12 +51,6 @@ def tone_data(manifest, **settings):
     )
 
 
-def trainer(folder, **settings):
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    options = {"default_root_dir": folder, "num_sanity_val_steps": 0, "enable_checkpointing": False}
-    return pl.Trainer(**quiet | options | settings)
-
-
 def arguments(folder, manifest, *more):
     return [
         *("--config", str(CONFIGS / "base.yaml"), "--config", str(CONFIGS / "smoke.yaml")),
@@ -87,7 +82,7 @@ def run(tone_tracks, tmp_path_factory):
 )
 def test_every_loss_learns_to_tell_tones_apart(tone_tracks, tmp_path, loss):
     module, data = tiny_module(loss), tone_data(tone_tracks)
-    fitted = trainer(tmp_path, max_epochs=15)
+    fitted = quiet_trainer(tmp_path, max_epochs=15)
     fitted.fit(module, datamodule=data)
     (figures,) = fitted.test(module, datamodule=data, verbose=False)
     # Four kinds of tone, a quarter of the tracks each: chance is an mAP@10 of about 0.36.
@@ -97,7 +92,7 @@ def test_every_loss_learns_to_tell_tones_apart(tone_tracks, tmp_path, loss):
 def test_the_towers_and_both_losses_scalars_are_trained(tone_tracks, tmp_path):
     module = tiny_module()
     before = {name: parameter.clone() for name, parameter in module.named_parameters()}
-    trainer(tmp_path, max_epochs=1, limit_val_batches=0).fit(module, datamodule=tone_data(tone_tracks))
+    quiet_trainer(tmp_path, max_epochs=1, limit_val_batches=0).fit(module, datamodule=tone_data(tone_tracks))
     unchanged = [name for name, parameter in module.named_parameters() if torch.equal(parameter, before[name])]
     assert unchanged == []
 
@@ -105,7 +100,7 @@ def test_the_towers_and_both_losses_scalars_are_trained(tone_tracks, tmp_path):
 def test_without_prompts_the_second_loss_is_never_asked(tone_tracks, tmp_path):
     module = tiny_module(prompt_weight=0.0)
     scale = {name: parameter.clone() for name, parameter in module.prompt_loss.named_parameters()}
-    trainer(tmp_path, max_epochs=1, limit_val_batches=0).fit(module, datamodule=tone_data(tone_tracks))
+    quiet_trainer(tmp_path, max_epochs=1, limit_val_batches=0).fit(module, datamodule=tone_data(tone_tracks))
     assert all(torch.equal(parameter, scale[name]) for name, parameter in module.prompt_loss.named_parameters())
 
 
@@ -165,17 +160,19 @@ def test_going_on_from_a_checkpoint_gives_the_weights_of_an_undisturbed_run(tone
 
     whole, half = tiny_module(schedule="constant"), tiny_module(schedule="constant")
     pl.seed_everything(1, verbose=False)
-    trainer(tmp_path, max_epochs=4).fit(whole, datamodule=tone_data(tone_tracks))
+    quiet_trainer(tmp_path, max_epochs=4).fit(whole, datamodule=tone_data(tone_tracks))
     pl.seed_everything(1, verbose=False)
-    first = trainer(tmp_path, max_epochs=2)
+    first = quiet_trainer(tmp_path, max_epochs=2)
     # The warm-up is a share of all steps, so the first half must know how long the whole run will be.
     half.warmup = whole.warmup = 0.0
     first.fit(half, datamodule=tone_data(tone_tracks))
     first.save_checkpoint(tmp_path / "half.ckpt")
     resumed = tiny_module(schedule="constant", warmup=0.0)
     undisturbed = tiny_module(schedule="constant", warmup=0.0)
-    trainer(tmp_path, max_epochs=4).fit(resumed, datamodule=tone_data(tone_tracks), ckpt_path=tmp_path / "half.ckpt")
-    trainer(tmp_path, max_epochs=4).fit(undisturbed, datamodule=tone_data(tone_tracks))
+    quiet_trainer(tmp_path, max_epochs=4).fit(
+        resumed, datamodule=tone_data(tone_tracks), ckpt_path=tmp_path / "half.ckpt"
+    )
+    quiet_trainer(tmp_path, max_epochs=4).fit(undisturbed, datamodule=tone_data(tone_tracks))
     for name, value in weights(undisturbed).items():
         assert torch.equal(weights(resumed)[name], value), name
 
@@ -186,7 +183,7 @@ def test_a_frozen_text_tower_stays_as_it_is_and_out_of_the_checkpoint(tone_track
     reads = []
     encode = module.network.text.encode
     module.network.text.encode = lambda batch: reads.append(batch.count) or encode(batch)  # type: ignore[method-assign]
-    fitted = trainer(tmp_path, max_epochs=3)
+    fitted = quiet_trainer(tmp_path, max_epochs=3)
     fitted.fit(module, datamodule=tone_data(tone_tracks))
     assert sum(reads) < 60, "each text should be read once, not once an epoch"
     fitted.save_checkpoint(tmp_path / "frozen.ckpt")
@@ -195,7 +192,7 @@ def test_a_frozen_text_tower_stays_as_it_is_and_out_of_the_checkpoint(tone_track
     for name, value in module.network.text.state_dict().items():
         assert torch.equal(value, before[name])
     again = tiny_module(text=SentenceTransformerTower())
-    trainer(tmp_path, max_epochs=3).validate(
+    quiet_trainer(tmp_path, max_epochs=3).validate(
         again, tone_data(tone_tracks), ckpt_path=tmp_path / "frozen.ckpt", verbose=False
     )
     assert_close(again.embed_texts(["low"]), module.embed_texts(["low"]))
@@ -222,7 +219,7 @@ def test_the_learning_rate_warms_up_and_falls_as_a_cosine():
 
 def test_biases_gains_and_the_losses_scalars_are_not_decayed(tone_tracks, tmp_path):
     module = tiny_module(text_learning_rate=1e-4)
-    trainer(tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=0).fit(
+    quiet_trainer(tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=0).fit(
         module, datamodule=tone_data(tone_tracks)
     )
     groups = module.optimizers().param_groups  # type: ignore[union-attr]
@@ -233,7 +230,7 @@ def test_biases_gains_and_the_losses_scalars_are_not_decayed(tone_tracks, tmp_pa
 def test_only_a_pretrained_encoder_is_trained_at_the_text_rate(tone_tracks, tmp_path):
     module = tiny_module(text_learning_rate=1e-4)
     module.network.text.asset_prefixes = ("table.",)  # as if that part came from elsewhere
-    fitted = trainer(tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=0)
+    fitted = quiet_trainer(tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=0)
     fitted.fit(module, datamodule=tone_data(tone_tracks))
     groups = module.optimizers().param_groups  # type: ignore[union-attr]
     slow = {id(p) for group in groups for p in group["params"] if group["initial_lr"] == 1e-4}
@@ -280,13 +277,13 @@ def test_a_missing_split_is_named(tone_tracks, tmp_path):
     manifest.write_text("\n".join(rows))
     data = tone_data(manifest, validation=0.0, test=0.0)
     with pytest.raises(DataError, match=r"no tracks in its validation split \(train 24"):
-        trainer(tmp_path, max_epochs=1).fit(tiny_module(), datamodule=data)
+        quiet_trainer(tmp_path, max_epochs=1).fit(tiny_module(), datamodule=data)
 
 
 @pytest.mark.parametrize("cache", ["none", "memory"])
 def test_training_reads_files_with_and_without_the_cache(tone_tracks, tmp_path, cache):
     module = tiny_module()
-    fitted = trainer(tmp_path, max_epochs=1)
+    fitted = quiet_trainer(tmp_path, max_epochs=1)
     fitted.fit(module, datamodule=tone_data(tone_tracks, cache=cache))
     assert 0 < float(fitted.callback_metrics["train/loss"]) < 10
 

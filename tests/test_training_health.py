@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from trainers import quiet_trainer
 
 from xmodal.data.module import AudioTextData
 from xmodal.doctor import LIMITS
@@ -42,10 +43,8 @@ def data(tone_tracks):
     return made
 
 
-def trainer(*callbacks, **settings):
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "logger": False}
-    options = {"num_sanity_val_steps": 0, "enable_checkpointing": False, "log_every_n_steps": 1, "max_epochs": 1}
-    return pl.Trainer(callbacks=list(callbacks), **quiet | options | settings)
+def trainer(*callbacks, default_root_dir=None, **settings):
+    return quiet_trainer(default_root_dir, *callbacks, **{"log_every_n_steps": 1, "max_epochs": 1} | settings)
 
 
 class Poison(pl.Callback):

@@ -8,6 +8,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import yaml
+from trainers import quiet_trainer
 
 from xmodal.data.module import AudioTextData
 from xmodal.data.register import KnownText, TextRegister
@@ -150,9 +151,7 @@ def tones(manifest, **settings):
 
 
 def trainer(folder, **settings):
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    options = {"default_root_dir": folder, "num_sanity_val_steps": 0, "enable_checkpointing": False}
-    return pl.Trainer(**quiet | options | {"limit_val_batches": 0} | settings)
+    return quiet_trainer(folder, **{"limit_val_batches": 0} | settings)
 
 
 def with_memory(**settings):

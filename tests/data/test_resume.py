@@ -8,6 +8,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
+from trainers import quiet_trainer
 
 from xmodal.audio import WindowPolicy
 from xmodal.data.module import AudioTextData
@@ -63,19 +64,8 @@ def data(manifest, **options):
 
 
 def fit(manifest, folder, seen, *, stop=None, ckpt_path=None, epochs=3, **options):
-    trainer = pl.Trainer(
-        default_root_dir=folder,
-        accelerator="cpu",
-        max_epochs=epochs,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        callbacks=[] if stop is None else [StopAfter(stop, folder / "stopped.ckpt")],
-    )
+    stopping = [] if stop is None else [StopAfter(stop, folder / "stopped.ckpt")]
+    trainer = quiet_trainer(folder, *stopping, max_epochs=epochs, limit_val_batches=0, use_distributed_sampler=False)
     try:
         trainer.fit(Recorder(seen), datamodule=data(manifest, **options), ckpt_path=ckpt_path)
     except Stopped:

@@ -12,6 +12,7 @@ import torch
 from decoder_traps import set_traps
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
+from trainers import quiet_trainer
 
 from xmodal.audio import WindowPolicy
 from xmodal.data.module import AudioTextData
@@ -62,15 +63,11 @@ def test_a_run_with_files_that_hang_crash_and_break_goes_on_and_names_them(corpu
         str(corpus), batch_size=4, workers=workers, cache="none", decode_seconds=1.0, tag_prompts=0, validation=0.0
     )
     listener = Listener()
-    trainer = pl.Trainer(
-        default_root_dir=tmp_path,
-        accelerator="cpu",
+    trainer = quiet_trainer(
+        tmp_path,
         max_epochs=2,
         logger=CSVLogger(tmp_path / "runs"),
         log_every_n_steps=1,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         limit_val_batches=0,
         use_distributed_sampler=False,
     )

@@ -8,9 +8,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from random_vectors import unit
 from sklearn.metrics import average_precision_score, roc_auc_score
 from tiny import tiny_model
-from torch.nn.functional import normalize
 
 from xmodal.cli import main
 from xmodal.data.manifests import read_tracks
@@ -29,10 +29,6 @@ from xmodal.evaluation import (
     read_votes,
     without_unseen,
 )
-
-
-def unit(rows, dim=6, seed=0):
-    return normalize(torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed)), dim=1)
 
 
 def track(id_, artist=None, captions=(), absent=None, group=None, **tags):

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from random_vectors import unit
 from torch.nn.functional import normalize
 
 from xmodal import metrics
@@ -20,10 +21,6 @@ from xmodal.evaluation import (
 )
 
 NAMES = ["R@1", "R@5", "R@10", "MedR", "MRR", "mAP@10", "MAP@R", "nDCG@10"]
-
-
-def unit(rows, dim, seed):
-    return normalize(torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed)), dim=1)
 
 
 @pytest.fixture

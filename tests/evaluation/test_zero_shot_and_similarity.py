@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from random_vectors import unit
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
-from torch.nn.functional import normalize
 
 from xmodal.evaluation import (
     agreed_triplets,
@@ -21,10 +21,6 @@ from xmodal.evaluation import (
     zero_shot_split,
 )
 from xmodal.metrics import paired_permutation_test
-
-
-def unit(rows, dim=6, seed=0):
-    return normalize(torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed)), dim=1)
 
 
 @pytest.fixture

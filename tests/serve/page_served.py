@@ -11,32 +11,25 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import uvicorn
+from sound_files import PITCHES, RATE, kind_of, write_tone
 from tiny import tiny_model
 
 from serve.app import create_app
 from serve.settings import Settings
 from xmodal.cli import main
 
-RATE = 8000
 SECONDS = 4
-PITCHES = {"low": 220.0, "high": 1760.0}
 
 
 def make_catalogue(folder: Path) -> Settings:
     """48 tones that grow louder, indexed by windows; ids, titles and artists hold what breaks careless pages."""
     rng = np.random.default_rng(0)
-    moments = np.arange(RATE * SECONDS) / RATE
     rows = []
     for number in range(48):
-        pitch, motion = ("low", "high")[number % 2], ("steady", "pulsing")[number // 2 % 2]
+        pitch, motion = kind_of(number)
         hertz = PITCHES[pitch] * rng.uniform(0.9, 1.1)
-        tone = np.sin(2 * np.pi * hertz * moments) * np.linspace(0.1, 0.5, len(moments))
-        if motion == "pulsing":
-            tone *= np.sin(2 * np.pi * 4 * moments) > 0
-        samples = tone + 0.01 * rng.standard_normal(len(tone))
-        soundfile.write(folder / f"{number:02d}.wav", samples.astype("float32"), RATE)
+        write_tone(folder / f"{number:02d}.wav", rng, hertz, motion, np.linspace(0.1, 0.5, RATE * SECONDS))
         rows.append(
             {
                 "id": f"tones/no {number:02d}?&",

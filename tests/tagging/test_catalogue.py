@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn.functional import normalize
+from random_vectors import unit
 
 from xmodal.tagging import Tag, TagScorer, Vocabulary, calibrate_to_prior, catalogue, fit_calibration, tag_catalogue
 
 SPACE = "0123456789abcdef"
 
 
-def unit(rows, seed):
-    return normalize(torch.randn(rows, 8, generator=torch.Generator().manual_seed(seed)), dim=1)
-
-
 def embed_texts(texts):
-    return torch.cat([unit(1, sum(text.encode())) for text in texts])
+    return torch.cat([unit(1, 8, sum(text.encode())) for text in texts])
 
 
 @pytest.mark.parametrize("way", ["prior", "platt", "isotonic", "undecided", "parents", "flat"])
 @pytest.mark.parametrize("block", [1, 25, 10**6])
 def test_the_given_tags_are_those_of_every_pair_decided_at_once(way, block, monkeypatch):
-    tracks = unit(400, 1)
+    tracks = unit(400, 8, 1)
     parent = "a" if way == "parents" else None
     scorer = TagScorer(Vocabulary([Tag("a"), Tag("b", parent=parent), Tag("c"), Tag("d")]), embed_texts)
     score = scorer.score(tracks)
@@ -51,7 +47,7 @@ def test_the_given_tags_are_those_of_every_pair_decided_at_once(way, block, monk
 
 def test_no_tracks_get_no_tags_and_another_order_of_tags_is_refused():
     scorer = TagScorer(["a", "b"], embed_texts)
-    fitted = calibrate_to_prior(scorer.score(unit(9, 0)), 0.2, scorer.tags, SPACE)
+    fitted = calibrate_to_prior(scorer.score(unit(9, 8, 0)), 0.2, scorer.tags, SPACE)
     assert [len(column) for column in tag_catalogue(torch.zeros(0, 8), scorer, fitted)] == [0, 0, 0]
     with pytest.raises(ValueError, match=r"use Calibration\.for_tags"):
-        tag_catalogue(unit(2, 0), scorer, fitted.for_tags(["b", "a"], SPACE))
+        tag_catalogue(unit(2, 8, 0), scorer, fitted.for_tags(["b", "a"], SPACE))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from random_vectors import unit
 from torch.nn.functional import normalize
 
 from xmodal.errors import ModelError, SpaceMismatchError
@@ -14,12 +15,8 @@ SPACE = "0123456789abcdef"
 DIM = 12
 
 
-def unit(rows, seed):
-    return normalize(torch.randn(rows, DIM, generator=torch.Generator().manual_seed(seed)), dim=1)
-
-
 def embed_texts(texts):
-    return torch.cat([unit(1, sum(text.encode())) for text in texts])
+    return torch.cat([unit(1, DIM, sum(text.encode())) for text in texts])
 
 
 def standard(values, over):
@@ -27,7 +24,7 @@ def standard(values, over):
 
 
 def test_the_score_is_the_weighted_sum_of_both_on_one_scale():
-    examples, text, catalogue, tracks = unit(3, 0), unit(1, 1)[0], unit(40, 2), unit(9, 3)
+    examples, text, catalogue, tracks = unit(3, DIM, 0), unit(1, DIM, 1)[0], unit(40, DIM, 2), unit(9, DIM, 3)
     tag = enrol("bells", examples, text, reference=catalogue, prior=5)
     prototype = normalize(examples.mean(0), dim=0)
     share = 3 / 8
@@ -39,8 +36,8 @@ def test_the_score_is_the_weighted_sum_of_both_on_one_scale():
 
 
 def test_many_examples_outweigh_the_text_and_a_heavy_prior_the_examples():
-    examples, text, catalogue = unit(1, 0).expand(20, -1), unit(1, 1)[0], unit(40, 2)
-    tracks = unit(200, 3)
+    examples, text, catalogue = unit(1, DIM, 0).expand(20, -1), unit(1, DIM, 1)[0], unit(40, DIM, 2)
+    tracks = unit(200, DIM, 3)
     for prior, winner in ((0.0, examples[0]), (1e6, text)):
         tag = enrol("bells", examples, text, reference=catalogue, prior=prior)
         scores = tracks @ tag.weights
@@ -48,14 +45,14 @@ def test_many_examples_outweigh_the_text_and_a_heavy_prior_the_examples():
 
 
 def test_without_a_text_the_examples_say_it_all():
-    examples, catalogue, tracks = unit(2, 0), unit(40, 2), unit(9, 3)
+    examples, catalogue, tracks = unit(2, DIM, 0), unit(40, DIM, 2), unit(9, DIM, 3)
     prototype = normalize(examples.mean(0), dim=0)
     tag = enrol("bells", examples, reference=catalogue)
     torch.testing.assert_close(tracks @ tag.weights - tag.offset, tracks @ prototype - (catalogue @ prototype).mean())
 
 
 def test_without_a_reference_unit_vectors_are_weighed():
-    examples, text = unit(4, 0), unit(1, 1)[0]
+    examples, text = unit(4, DIM, 0), unit(1, DIM, 1)[0]
     tag = enrol("bells", examples, text, prior=4)
     expected = normalize(0.5 * text + 0.5 * normalize(examples.mean(0), dim=0), dim=0)
     torch.testing.assert_close(tag.weights, expected)
@@ -64,8 +61,8 @@ def test_without_a_reference_unit_vectors_are_weighed():
 
 def test_examples_find_what_a_word_does_not_know():
     """A cluster in the audio that no text points at is found after eight examples."""
-    centre = unit(1, 7)
-    tracks = normalize(torch.cat([centre * 0.9 + unit(30, 8) * 0.5, unit(270, 9)]), dim=1)
+    centre = unit(1, DIM, 7)
+    tracks = normalize(torch.cat([centre * 0.9 + unit(30, DIM, 8) * 0.5, unit(270, DIM, 9)]), dim=1)
     labels = (torch.arange(300) < 30)[:, None]
     scorer = TagScorer(["bells"], embed_texts)
     before = pr_auc(scorer.score(tracks[8:]), labels[8:])
@@ -75,9 +72,13 @@ def test_examples_find_what_a_word_does_not_know():
 
 
 def test_an_enrolled_tag_joins_the_others_or_replaces_its_word():
-    scorer = TagScorer({"mood": ["calm", "sad"]}, embed_texts, reference=unit(30, 4))
-    tracks = unit(5, 5)
-    known = EnrolledTags(SPACE).with_tag(enrol("Sad", unit(2, 0), kind="mood")).with_tag(enrol("bells", unit(2, 1)))
+    scorer = TagScorer({"mood": ["calm", "sad"]}, embed_texts, reference=unit(30, DIM, 4))
+    tracks = unit(5, DIM, 5)
+    known = (
+        EnrolledTags(SPACE)
+        .with_tag(enrol("Sad", unit(2, DIM, 0), kind="mood"))
+        .with_tag(enrol("bells", unit(2, DIM, 1)))
+    )
     both = with_enrolled(scorer, known)
     assert both.tags == ["calm", "sad", "bells"]
     assert both.kinds == ["mood", "mood", None]
@@ -90,8 +91,8 @@ def test_an_enrolled_tag_joins_the_others_or_replaces_its_word():
 
 def test_tags_are_kept_in_a_file_and_taken_out_again(tmp_path):
     path = tmp_path / "mine.json"
-    tag = enrol("bells", unit(2, 1), reference=unit(9, 2), kind="instrument", example_ids=["a.wav", "b.wav"])
-    EnrolledTags(SPACE).with_tag(tag).with_tag(enrol("rain", unit(1, 3))).save(path)
+    tag = enrol("bells", unit(2, DIM, 1), reference=unit(9, DIM, 2), kind="instrument", example_ids=["a.wav", "b.wav"])
+    EnrolledTags(SPACE).with_tag(tag).with_tag(enrol("rain", unit(1, DIM, 3))).save(path)
     back = EnrolledTags.load(path, SPACE)
     assert list(back.tags) == ["bells", "rain"]
     torch.testing.assert_close(back.tags["bells"].weights, tag.weights, atol=0, rtol=0)
@@ -122,11 +123,11 @@ def test_a_file_of_another_space_or_none_at_all_is_refused(tmp_path):
         ({"examples": torch.zeros(0, DIM)}, "at least one example"),
         ({"name": " "}, "visible character"),
         ({"prior": -1.0}, "at least 0"),
-        ({"reference": unit(1, 0)}, "at least 2 tracks"),
+        ({"reference": unit(1, DIM, 0)}, "at least 2 tracks"),
     ],
 )
 def test_what_cannot_be_enrolled_is_refused(change, message):
-    given = {"name": "bells", "examples": unit(2, 0), **change}
+    given = {"name": "bells", "examples": unit(2, DIM, 0), **change}
     with pytest.raises(ValueError, match=message):
         enrol(given.pop("name"), given.pop("examples"), **given)
 

@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from random_vectors import unit
 from torch.nn.functional import normalize
 
 from xmodal.evaluation import evaluate_tags
@@ -25,10 +26,6 @@ def vector_of(text):
 
 def embed_texts(texts):
     return torch.stack([vector_of(text) for text in texts])
-
-
-def unit(rows, seed=0):
-    return normalize(torch.randn(rows, DIM, generator=torch.Generator().manual_seed(seed)), dim=1)
 
 
 # -- vectors of tags ----------------------------------------------------------------------------------------------
@@ -76,7 +73,7 @@ def test_every_template_reads_with_one_tag():
 
 
 def test_scores_are_cosines():
-    scorer, audio = TagScorer(TAGS, embed_texts), unit(5)
+    scorer, audio = TagScorer(TAGS, embed_texts), unit(5, DIM)
     torch.testing.assert_close(scorer.score(audio), torch.cosine_similarity(audio[:, None], scorer.vectors, dim=2))
     assert torch.equal(scorer.score(audio.numpy()), scorer.score(audio))
 
@@ -92,14 +89,14 @@ def test_tags_are_ranked_from_the_nearest_down():
     assert [tag for tag, _ in ranked[:2]] == ["sad", "flute"]
     assert len(ranked) == 6
     assert [score for _, score in ranked] == sorted((score for _, score in ranked), reverse=True)
-    track = unit(1)[0]
+    track = unit(1, DIM)[0]
     scores = dict(zip(scorer.tags, scorer.score(track[None])[0].tolist(), strict=True))
     assert dict(scorer.rank_tags(track)) == pytest.approx(scores)
     assert scorer.rank_tags(track, top=2) == scorer.rank_tags(track)[:2]
 
 
 def test_one_kind_can_be_ranked_by_itself():
-    scorer, track = TagScorer(TAGS, embed_texts), unit(1)[0]
+    scorer, track = TagScorer(TAGS, embed_texts), unit(1, DIM)[0]
     assert scorer.rank_tags(track, kind="mood") == [
         pair for pair in scorer.rank_tags(track) if pair[0] in ("calm", "sad")
     ]
@@ -107,7 +104,7 @@ def test_one_kind_can_be_ranked_by_itself():
 
 
 def test_a_reference_catalogue_is_subtracted_tag_by_tag():
-    reference, audio = unit(50, seed=1), unit(7, seed=2)
+    reference, audio = unit(50, DIM, 1), unit(7, DIM, 2)
     plain, corrected = TagScorer(TAGS, embed_texts), TagScorer(TAGS, embed_texts, reference=reference)
     torch.testing.assert_close(corrected.score(audio), (audio - reference.mean(dim=0)) @ plain.vectors.T)
     torch.testing.assert_close(corrected.score(reference).mean(dim=0), torch.zeros(6), atol=1e-6, rtol=0)
@@ -117,7 +114,7 @@ def test_a_reference_changes_the_tags_of_a_track_but_not_the_tracks_of_a_tag():
     """A word that is near all audio wins on every track, until the catalogue's mean is taken away."""
     common = vector_of("music")
     near_all = normalize(vector_of("flute") + 3 * common, dim=0)
-    audio = normalize(unit(30, seed=3) + 1.5 * common, dim=1)
+    audio = normalize(unit(30, DIM, 3) + 1.5 * common, dim=1)
 
     def embed(texts):
         return torch.stack([near_all if text == "flute" else vector_of(text) for text in texts])
@@ -133,7 +130,7 @@ def test_a_reference_changes_the_tags_of_a_track_but_not_the_tracks_of_a_tag():
 
 
 def test_shares_compare_the_tags_of_one_kind():
-    scorer, audio = TagScorer(TAGS, embed_texts), unit(4)
+    scorer, audio = TagScorer(TAGS, embed_texts), unit(4, DIM)
     shares = scorer.shares(audio, "instrument", temperature=0.2)
     expected = np.exp(scorer.score(audio)[:, :2].numpy() / 0.2)
     np.testing.assert_allclose(shares.numpy(), expected / expected.sum(axis=1, keepdims=True), rtol=1e-5)
@@ -167,7 +164,7 @@ def test_tags_without_a_kind_are_looked_for_in_all_kinds():
 def test_labels_and_vectors_go_straight_into_an_evaluation():
     scorer = TagScorer({"instrument": ["flute", "piano"], "mood": ["calm", "sad"]}, embed_texts)
     played = [{"instrument": (name,), "mood": ("calm",)} for name in ("flute", "piano") for _ in range(4)]
-    audio = normalize(scorer.vectors[[0] * 4 + [1] * 4] + 0.5 * unit(8), dim=1)
+    audio = normalize(scorer.vectors[[0] * 4 + [1] * 4] + 0.5 * unit(8, DIM), dim=1)
     labels, valid = scorer.labels(played)
     result = evaluate_tags(audio, scorer.vectors, labels, scorer.tags, valid=valid)
     assert result.left_out == ["calm", "sad"]
@@ -224,7 +221,7 @@ def test_tracks_of_another_space_or_length_are_refused():
 
 
 def test_questions_without_an_answer_are_refused():
-    scorer, track = TagScorer(TAGS, embed_texts), unit(1)[0]
+    scorer, track = TagScorer(TAGS, embed_texts), unit(1, DIM)[0]
     with pytest.raises(ValueError, match="no tag of kind 'tempo'; .* are: instrument, mode, mood, odd kind"):
         scorer.rank_tags(track, kind="tempo")
     with pytest.raises(ValueError, match="top must be at least 1, got 0"):

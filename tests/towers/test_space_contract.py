@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from published_models import published
+from sound_files import write_noises
 from tower_cases import AUDIO_TOWERS, FRONT, RATE, TEXT_TOWERS, TEXTS, sounds, trained
 from write_spaces import GOLDEN, golden_models
 
@@ -58,16 +58,8 @@ def model(request, tiny_encoder):
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """Files shorter than a window, of one, and of several; stereo, of another rate, silent."""
-    folder = tmp_path_factory.mktemp("files")
-    rng = np.random.default_rng(1)
-    paths = []
-    for number, (seconds, rate, channels) in enumerate(
-        [(0.05, 8000, 1), (1.0, 16000, 2), (2.3, 8000, 1), (1.4, 22050, 1)]
-    ):
-        samples = rng.uniform(-0.5, 0.5, (round(seconds * rate), channels)) * (number != 3)
-        paths.append(folder / f"{number}.wav")
-        soundfile.write(paths[-1], samples.astype("float32"), rate)
-    return paths
+    kinds = [(0.05, 8000, 1), (1.0, 16000, 2), (2.3, 8000, 1), (1.4, 22050, 1)]
+    return write_noises(tmp_path_factory.mktemp("files"), kinds, silent=3)
 
 
 def vectors(model):

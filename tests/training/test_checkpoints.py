@@ -16,6 +16,7 @@ import pytorch_lightning as pl
 import torch
 from plain_tower import PlainTower
 from torch.testing import assert_close
+from trainers import quiet_trainer
 
 import xmodal
 from xmodal.data.module import AudioTextData
@@ -37,17 +38,7 @@ def tiny_module(**settings) -> AlignmentModule:
 
 def fit(folder, manifest, *callbacks, module=None, epochs=2, ckpt=None, **settings) -> pl.Trainer:
     data = AudioTextData(str(manifest), tag_fields=["pitch"], workers=0, batch_size=8, tag_prompts=2)
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        logger=False,
-        callbacks=list(callbacks),
-        max_epochs=epochs,
-        default_root_dir=folder,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        **settings,
-    )
+    trainer = quiet_trainer(folder, *callbacks, max_epochs=epochs, enable_checkpointing=True, **settings)
     trainer.fit(module or tiny_module(), datamodule=data, ckpt_path=ckpt)
     return trainer
 

@@ -11,6 +11,7 @@ from plain_tower import PlainTower
 from safetensors.torch import load_file
 from torch import nn
 from torch._inductor import config as inductor_config
+from trainers import quiet_trainer
 
 from xmodal.data.module import AudioTextData
 from xmodal.losses import InfoNCELoss
@@ -53,17 +54,7 @@ def fit(manifest, folder, **settings) -> tuple[list[float], AlignmentModule]:
         manifest, tag_fields=["pitch", "motion"], workers=0, cache="none", batch_size=8, tag_prompts=3, seed=3
     )
     losses = Losses()
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=2,
-        logger=False,
-        callbacks=[losses],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        default_root_dir=folder,
-    )
-    trainer.fit(module, datamodule=data)
+    quiet_trainer(folder, losses, max_epochs=2).fit(module, datamodule=data)
     return losses.values, module
 
 

@@ -11,6 +11,7 @@ import soundfile
 import torch
 from published_models import published
 from torch.testing import assert_close
+from trainers import quiet_trainer
 
 from xmodal.data.module import AudioTextData
 from xmodal.errors import ModelError
@@ -44,18 +45,7 @@ def data_of(manifest, **settings) -> AudioTextData:
 
 
 def fit(module, data, folder, *, epochs=2, **settings) -> pl.Trainer:
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        logger=False,
-        max_epochs=epochs,
-        default_root_dir=folder,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        **settings,
-    )
+    trainer = quiet_trainer(folder, max_epochs=epochs, use_distributed_sampler=False, **settings)
     trainer.fit(module, datamodule=data)
     return trainer
 

@@ -6,9 +6,9 @@ import warnings
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from plain_tower import PlainTower
+from trainers import quiet_trainer
 
 from xmodal.data.module import AudioTextData
 from xmodal.embedder import Embedder
@@ -27,15 +27,7 @@ def predicted(tone_tracks, tmp_path, request):
     text = HashedBagOfWordsTower(buckets=50, embed_dim=8, feature_dim=8)
     windows = {"window_seconds": 0.5, "last_window": "pad", "top_windows": 2, "pooling": request.param}
     module = AlignmentModule(PlainTower(), text, InfoNCELoss(), 8, **windows)
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        logger=False,
-        callbacks=[WritePredictions()],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        default_root_dir=tmp_path,
-    )
+    trainer = quiet_trainer(tmp_path, WritePredictions())
     data = AudioTextData(str(tone_tracks), tag_fields=["pitch"], workers=0, evaluation_batch_size=7)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You are using a custom batch sampler")

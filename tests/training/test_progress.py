@@ -7,8 +7,8 @@ import re
 import sys
 
 import pytest
-import pytorch_lightning as pl
 from plain_tower import PlainTower
+from trainers import quiet_trainer
 
 from xmodal.data.module import AudioTextData
 from xmodal.losses import InfoNCELoss
@@ -23,17 +23,8 @@ def lines_of(folder, manifest, capsys, monkeypatch, **settings):
     text = HashedBagOfWordsTower(buckets=50, embed_dim=8, feature_dim=8)
     module = AlignmentModule(PlainTower(), text, InfoNCELoss(), 8, window_seconds=1.0)
     data = AudioTextData(str(manifest), tag_fields=["pitch"], workers=0, batch_size=8, tag_prompts=0)
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=3,
-        logger=False,
-        callbacks=[TrainingProgress(**settings)],
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        num_sanity_val_steps=0,
-        default_root_dir=folder,
-    )
-    trainer.fit(module, datamodule=data)
+    shown = TrainingProgress(**settings)
+    quiet_trainer(folder, shown, max_epochs=3, enable_progress_bar=True).fit(module, datamodule=data)
     return capsys.readouterr().out.splitlines()
 
 
