@@ -2,7 +2,7 @@
 
     python benchmarks/index.py --quick                            # 20,000 x 256: under a minute
     python benchmarks/index.py                                    # 100,000 x 512: ten minutes on two cores
-    python benchmarks/index.py --rows 1000000 --folder DIR        # up to seven minutes an engine; 8 GB of memory
+    python benchmarks/index.py --rows 1000000 --folder DIR --only hnsw   # again until it is built
     python benchmarks/index.py --only pgvector,milvus             # some of the engines
     python benchmarks/index.py --folder DIR --build-only          # now build, and measure later on a quiet machine
 
@@ -11,9 +11,11 @@ against comparing all rows. "batch" is all queries at once on all cores, "one" a
 xmodal's (``auto`` takes hnsw at these sizes), pgvector and milvus are xmodal's engines on servers from wheels; usearch,
 LanceDB and sentence-transformers' ``semantic_search`` are peers. What is not installed is left out.
 
-Each engine is built in a process of its own that is stopped after ``--limit`` seconds, and measured in another. What
-is built, and what was measured, stays in ``--folder`` and is not done again. The overhead is xmodal's time over that of
-the same FAISS index asked directly with the same parameters: the median of turns in which both take part.
+Each engine is built in a process of its own that is stopped after ``--limit`` seconds, and measured in another. A graph
+of xmodal's that is not finished then is saved, and the next call goes on with it. Vectors, what is built, and what
+was measured stay in ``--folder`` and are not made again; vectors are read from their file as they are needed. The
+overhead is xmodal's time over that of the same FAISS index asked directly with the same parameters: the median of turns
+in which both take part.
 """
 
 from __future__ import annotations
@@ -35,23 +37,31 @@ import numpy as np
 
 from xmodal.embeddings import Embeddings
 from xmodal.index import Index, build_index, load_index
+from xmodal.index.faiss import HnswIndex
 
-SPACE, K = "0123456789abcdef", 10
+SPACE, K, PART = "0123456789abcdef", 10, 50_000
 OURS, SERVERS, PEERS = ("flat", "hnsw", "ivf"), ("pgvector", "milvus"), ("usearch", "LanceDB", "semantic_search")
 Search = Callable[[np.ndarray], np.ndarray]
 
 
-def clustered(rows: int, queries: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    centres = rng.standard_normal((round(rows**0.5), dim), dtype=np.float32)
-
-    def draw(count: int) -> np.ndarray:
-        vectors = centres[rng.integers(len(centres), size=count)]
-        vectors += 1.2 * rng.standard_normal((count, dim), dtype=np.float32)
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors
-
-    return draw(rows), draw(queries)
+def clustered(rows: int, queries: int, dim: int, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The same vectors each time, made a part at a time in files of a folder, and mapped."""
+    places = [folder / "vectors.npy", folder / f"queries-{queries}.npy"]
+    if not all(place.exists() for place in places):
+        rng = np.random.default_rng(0)
+        centres = rng.standard_normal((round(rows**0.5), dim), dtype=np.float32)
+        for place, count in zip(places, (rows, queries), strict=True):
+            aside = place.with_name(f".{place.name}")
+            made = np.lib.format.open_memmap(aside, "w+", np.float32, (count, dim))
+            near = rng.integers(len(centres), size=count)
+            for start in range(0, count, PART):
+                part = centres[near[start : start + PART]]
+                part += 1.2 * rng.standard_normal(part.shape, dtype=np.float32)
+                made[start : start + PART] = part / np.linalg.norm(part, axis=1, keepdims=True)
+            made.flush()
+            aside.replace(place)
+    vectors, asked = (np.load(place, mmap_mode="c") for place in places)
+    return vectors, asked
 
 
 def recall(found: np.ndarray, truth: np.ndarray) -> float:
@@ -105,6 +115,20 @@ def overhead(mine: Callable[[np.ndarray], object], raw: Callable[[np.ndarray], o
             times[search] = time.perf_counter() - begun
         ratios.append(times[mine] / times[raw])
     return statistics.median(ratios)
+
+
+def grow(vectors: np.ndarray, place: Path, limit: float) -> dict[str, Any]:
+    """Add to the graph in a folder, or to an empty one, until it is whole or the time is up, and save it."""
+    begun = time.perf_counter()
+    index = load_index(place) if (place / "index.json").exists() else HnswIndex(SPACE, vectors.shape[1])
+    opened, busy = time.perf_counter() - begun, 0.0
+    while len(index) < len(vectors) and opened + busy < limit:
+        rows = range(len(index), min(len(index) + 5_000, len(vectors)))
+        used = time.perf_counter()
+        index.add(Embeddings([str(row) for row in rows], vectors[rows.start : rows.stop], SPACE))
+        busy += time.perf_counter() - used
+    index.save(place)
+    return {"build_seconds": round(busy, 1), "rows": len(index)}
 
 
 def build(name: str, vectors: np.ndarray, place: Path) -> None:
@@ -204,8 +228,11 @@ def server(name: str, place: Path) -> Iterator[str]:
     running.cleanup()
 
 
-def built(name: str, vectors: np.ndarray, place: Path, told: Any) -> None:
+def built(name: str, vectors: np.ndarray, place: Path, told: Any, limit: float) -> None:
     begun = time.perf_counter()
+    if name == "hnsw":
+        told.send(grow(vectors, place, limit))
+        return
     try:
         build(name, vectors, place)
     except ImportError as error:
@@ -305,19 +332,28 @@ def compared(asked: list[str], rows: int, dim: int, args: argparse.Namespace, fo
     print(f"{size}, k = {K}, {len(os.sched_getaffinity(0))} cores, threads: {threads}")
     print(f"  {'engine':16} {'build s':>10} {'batch QPS':>10} {'one QPS':>10} {'recall@10':>9} {'/ FAISS':>8}")
     if any(name not in lines or not {"note", "one"} & lines[name].keys() for name in asked):
-        vectors, queries = clustered(rows, args.queries, dim)
+        vectors, queries = clustered(rows, args.queries, dim, folder)
         known = folder / f"truth-{args.queries}.npy"
         if not known.exists():
             np.save(known, true_rows(vectors, queries))
         truth = np.load(known)
     for name in asked:
         place = folder / name
-        if name not in lines:
-            shutil.rmtree(place, ignore_errors=True)
-            place.mkdir()
-            lines[name] = run(built, args.limit, name, vectors, place)
+        before = lines.get(name, {})
+        if not before or before.get("rows", rows) < rows:
+            if not before:
+                shutil.rmtree(place, ignore_errors=True)
+                place.mkdir()
+            # A graph stops by itself, and needs the time to be saved.
+            line = run(built, args.limit + 60 * (name == "hnsw"), name, vectors, place, args.limit)
+            if "rows" in before and "note" in line:
+                raise SystemExit(f"{name} stands at {before['rows']:,} rows, but this time: {line['note']}")
+            lines[name] = line | {
+                "build_seconds": round(line.get("build_seconds", 0) + before.get("build_seconds", 0), 1)
+            }
         line = lines[name]
-        if not args.build_only and not {"note", "one"} & line.keys():
+        whole = line.get("rows", rows) == rows
+        if whole and not args.build_only and not {"note", "one"} & line.keys():
             line |= run(measured, args.limit, name, vectors, place, queries, truth)
         if "not installed" not in line.get("note", ""):
             (folder / f"{name}.json").write_text(json.dumps(line))
@@ -328,7 +364,8 @@ def compared(asked: list[str], rows: int, dim: int, args: argparse.Namespace, fo
 
 def show(line: dict[str, Any]) -> None:
     if "one" not in line:
-        said = line.get("note") or f"built in {line['build_seconds']:.1f} s"
+        rows = f"{line['rows']:,} rows " if "rows" in line else ""
+        said = line.get("note") or f"{rows}built in {line['build_seconds']:.1f} s"
         print(f"  {line['engine']:16} {said}", flush=True)
         return
     beside = f"{line['overhead']:8.3f}" if "overhead" in line else ""

@@ -74,6 +74,34 @@ def test_neither_seed_nor_training_mode_changes_a_vector(model, files, alone):
         np.testing.assert_allclose(vector, alone[path], atol=TOLERANCE, rtol=0)
 
 
+@torch.no_grad()
+def test_the_folded_network_embeds_in_the_plain_ones_space(model, files):
+    embedder = Embedder(model, device="cpu", workers=1)
+    for _, windows in embedder.iterate_windows(files):
+        assert isinstance(windows, FileWindows)
+    cut = list(xmodal.audio.windows(files[4], RATE, model.windows))
+    found = embedder.embed_windows(cut)
+    plain = model.embed_audio(torch.from_numpy(np.stack([window.samples for window in cut]))).numpy()
+    np.testing.assert_allclose(found, plain, atol=TOLERANCE, rtol=0)
+    assert embedder._for_inference().audio is not model.audio
+    assert embedder._for_inference() is embedder._for_inference(), "folded once"
+    assert embedder.space_id == model.space_id()
+
+
+def test_weights_that_change_behind_an_embedder_are_noticed(files):
+    torch.manual_seed(0)
+    model = TwoTower(audio_tower("mobile"), bag_of_words(), dim=16, window_seconds=1.0)
+    embedder = Embedder(model, device="cpu", workers=1)
+    cut = list(xmodal.audio.windows(files[4], RATE, model.windows))
+    before = embedder.embed_windows(cut)
+    with torch.no_grad():
+        model.audio.blocks[0][0].weight.mul_(torch.linspace(0, 2, 3))  # as an optimiser does, in place
+        model.audio.blocks[1][1].running_mean.add_(0.5)
+    after = embedder.embed_windows(cut)
+    assert np.abs(after - before).max() > 1e-3
+    np.testing.assert_allclose(after, Embedder(model, device="cpu").embed_windows(cut), atol=0, rtol=0)
+
+
 def test_vectors_are_unit_and_of_the_models_space(model, files):
     embedder = Embedder(model, device="cpu")
     embeddings = embedder.embed_files(files).embeddings

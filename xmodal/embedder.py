@@ -2,14 +2,15 @@
 
 The vector of a file depends on the file and the model alone. Files are cut by the model's fixed window policy,
 windows of many files share batches, and a file's vector is pooled from its unit window vectors by the model's rule
-(by default their mean, each weighted by how much of it is audio). Batch mates, order and the number of threads change
-a component by at most 1e-6, the rounding of float32 matrix products.
+(by default their mean, each weighted by how much of it is audio). Batch mates, order, the number of threads and how the
+network is laid out for inference change a component by at most 1e-6, the rounding of float32 matrix products.
 
 A file that cannot be decoded gets no vector: it is set aside with its reason, and the job goes on.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from xmodal.hub import fetch
 from xmodal.lanes import in_threads
 from xmodal.model import TwoTower
 from xmodal.text import FIELD_PROMPTS, names_fields, parse_fields, split_lines, write_fields
+from xmodal.towers.folding import folded
 from xmodal.view import Pooling, View, pool
 
 _LYRIC_LINES = 4
@@ -111,6 +113,7 @@ class Embedder:
         self.workers = workers or usable_cores()
         self.source = None if source is None else str(source)
         self.space_id = self.model.space_id()
+        self._folded: tuple[tuple[tuple[int, int], ...], TwoTower] | None = None
 
     @property
     def dim(self) -> int:
@@ -298,7 +301,28 @@ class Embedder:
         # A core's cache holds what a few windows need between two layers; an accelerator wants them all at once.
         size = _WINDOWS_A_PASS_ON_CPU if self.device.type == "cpu" else len(batch)
         parts = zip(waveform.split(size), valid.split(size), strict=True)
-        return torch.cat([self.model.embed_audio(*part).float() for part in parts]).cpu().numpy()
+        model = self._for_inference()
+        return torch.cat([model.embed_audio(*part).float() for part in parts]).cpu().numpy()
+
+    def _for_inference(self) -> TwoTower:
+        """The model with its audio tower folded (:mod:`xmodal.towers.folding`), made when it is first asked for.
+
+        On a CPU alone: an accelerator rounds products to few bits by itself, and other weights round otherwise. A model
+        whose weights have changed since is folded again.
+        """
+        model = self.model
+        if self.device.type != "cpu" or not isinstance(model, TwoTower) or model.audio.training:
+            return model
+        weights = (*model.audio.parameters(), *model.audio.buffers())
+        if any(weight.is_inference() for weight in weights):
+            return model  # nobody counts their changes
+        state = tuple((id(weight), weight._version) for weight in weights)
+        known = self._folded  # threads that come at once each fold it, to the same
+        if known is None or known[0] != state:
+            other = copy.copy(model)
+            other._modules = {**model._modules, "audio": folded(model.audio)}
+            known = self._folded = (state, other)
+        return known[1]
 
     def file_of(self, parts: Sequence[Window], vectors: Float32[np.ndarray, "windows dim"]) -> FileWindows:
         """One file's windows, in order, with the vectors that :meth:`embed_windows` gave them."""

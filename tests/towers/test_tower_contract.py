@@ -32,11 +32,16 @@ from xmodal.towers import (
     SpecAugment,
     TextTower,
 )
+from xmodal.towers.folding import folded
 
 
 @pytest.fixture(params=AUDIO_TOWERS)
 def audio_tower(request):
     return copy.deepcopy(trained(request.param))
+
+
+def normalisations(tower):
+    return [module for module in tower.modules() if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))]
 
 
 @pytest.fixture(params=TEXT_TOWERS)
@@ -126,6 +131,25 @@ def test_an_audio_tower_is_made_again_from_its_config_and_weights(audio_tower):
     clips = sounds(2, 0.5)
     assert torch.equal(again(clips), audio_tower(clips))
     assert again.identity() == json.loads(json.dumps(audio_tower.identity()))
+
+
+@torch.no_grad()
+def test_a_folded_tower_hears_what_the_plain_one_hears_and_leaves_it_alone(audio_tower):
+    clips, lengths = sounds(4, 1.0), torch.tensor([8000, 5000, 4096, 300])
+    weights = {name: tensor.clone() for name, tensor in audio_tower.state_dict().items()}
+    plain = audio_tower(clips, lengths)
+    other = folded(audio_tower)
+    assert_same_vectors(other(clips, lengths), plain)
+    assert torch.equal(audio_tower(clips, lengths), plain)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in audio_tower.state_dict().items())
+
+
+def test_every_normalisation_behind_a_convolution_is_folded():
+    # What is left stands before the first convolution, or behind a linear layer.
+    expected = {"MobileCnn": 0, "ShortChunkResNet": 1, "Cnn10": 1, "Fcn": 1, "Musicnn": 2, "ShortChunkCnn": 2}
+    expected |= {"HarmonicCnn": 2, "DepthEnsemble": len(normalisations(trained("DepthEnsemble"))) - 5}
+    left = {name: len(normalisations(folded(trained(name)))) for name in expected}
+    assert left == expected
 
 
 @torch.no_grad()

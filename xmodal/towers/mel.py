@@ -146,7 +146,8 @@ class LogMel(FrontEnd):
                 pad_mode="constant",
                 return_complex=True,
             )
-            energy = spectrum.real.square() + spectrum.imag.square()
+            real, imaginary = spectrum.real, spectrum.imag
+            energy = torch.addcmul(real.square(), imaginary, imaginary)  # a pass over memory less than a sum of squares
             if self.power != 2.0:
                 energy = energy ** (self.power / 2)
             mel = torch.einsum("cft,fb->cbt", energy, self.filters)

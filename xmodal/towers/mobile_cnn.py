@@ -56,7 +56,7 @@ class MobileCnn(AudioTower):
         self.augment = augment
         channels = [1, *(max(1, round(count * width)) for count in _CHANNELS)]
         self.blocks = nn.ModuleList(
-            nn.Sequential(
+            _Block(
                 nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1, bias=False),
                 nn.BatchNorm2d(after),
                 nn.ReLU(inplace=True),
@@ -65,7 +65,7 @@ class MobileCnn(AudioTower):
         )
         for _ in _CHANNELS:
             bands = (bands + 1) // 2
-        self.head = nn.Sequential(
+        self.head = _Block(
             nn.Conv2d(channels[-1], feature_dim, kernel_size=(bands, 1), bias=False),
             nn.BatchNorm2d(feature_dim),
             nn.ReLU(inplace=True),
@@ -105,3 +105,9 @@ class MobileCnn(AudioTower):
     def identity(self) -> dict[str, Any]:
         """The front end and the pooling."""
         return super().identity() | {"pooling": type(self.pooling).__name__}
+
+
+class _Block(nn.Sequential):
+    """A convolution, its batch normalisation, and what follows."""
+
+    folds = (("0", "1"),)

@@ -212,6 +212,8 @@ class _Network(nn.Module):
 class _Block(nn.Module):
     """Two 3x3 convolutions, each with batch normalisation and ReLU."""
 
+    folds = (("conv1", "bn1"), ("conv2", "bn2"))
+
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(before, after, 3, padding=1, bias=False)

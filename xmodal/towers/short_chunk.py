@@ -94,6 +94,8 @@ class ShortChunkResNet(AudioTower):
 class _Block(nn.Module):
     """Two 3x3 convolutions, the first of stride 2, beside a strided 3x3 convolution of the input."""
 
+    folds = (("conv_1", "bn_1"), ("conv_2", "bn_2"), ("conv_3", "bn_3"))
+
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
         self.conv_1 = nn.Conv2d(before, after, 3, stride=2, padding=1)

@@ -276,6 +276,8 @@ class HarmonicCnn(TaggingCnn):
 
 
 class _Conv(nn.Module):
+    folds = (("conv", "bn"),)
+
     def __init__(self, before: int, after: int, pooling: tuple[int, int], activation: nn.Module) -> None:
         super().__init__()
         self.conv = nn.Conv2d(before, after, 3, padding=1)
@@ -288,6 +290,8 @@ class _Conv(nn.Module):
 
 class _Residual(nn.Module):
     """Two 3x3 convolutions beside the input, or beside a strided convolution of it; then perhaps a pooling."""
+
+    folds = (("conv_1", "bn_1"), ("conv_2", "bn_2"), ("conv_3", "bn_3"))
 
     def __init__(self, before: int, after: int, *, stride: int = 1, pooling: tuple[int, int] = (1, 1)) -> None:
         super().__init__()
@@ -310,6 +314,8 @@ class _Residual(nn.Module):
 class _Timbral(nn.Module):
     """Filters as high as a part of the spectrum, the largest over the pitches they fit at."""
 
+    folds = (("conv", "bn"),)
+
     def __init__(self, channels: int, bands: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(1, channels, (bands, 7), padding=(0, 3))
@@ -322,6 +328,8 @@ class _Timbral(nn.Module):
 class _Temporal(nn.Module):
     """Long filters over the loudness of the whole spectrum."""
 
+    folds = (("conv", "bn"),)
+
     def __init__(self, channels: int, length: int) -> None:
         super().__init__()
         self.conv = nn.Conv1d(1, channels, length, padding=length // 2)
@@ -332,6 +340,8 @@ class _Temporal(nn.Module):
 
 
 class _Conv1d(nn.Module):
+    folds = (("conv", "bn"),)
+
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
         self.conv = nn.Conv1d(before, after, 7, padding=3)
