@@ -7,6 +7,7 @@ on the shared index, so searches in many threads cannot change one another's res
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,8 @@ class HnswIndex(Index):
 
         def walk(asked: int, selector: Any) -> tuple[Scores, Rows]:
             # Dead and forbidden nodes lie on the way as well, so the walk must be as much longer.
-            chosen = faiss.SearchParametersHNSW(efSearch=max(ef, asked), sel=selector)
-            return nearest(self._graph, queries, asked, chosen)
+            make = _parameters if selector is None else _parameters.__wrapped__
+            return nearest(self._graph, queries, asked, make(max(ef, asked), selector))
 
         return search_slots(stored(self._graph), storage(self._graph), self._slots, queries, k, among, walk)
 
@@ -148,6 +149,11 @@ class HnswIndex(Index):
         checked_vectors(stored(self._graph))
         self._slots = Slots(np.load(data / "slots.npy", allow_pickle=False), int(self._graph.ntotal))
         return len(self._slots.rows)
+
+
+@lru_cache(maxsize=64)  # a single query feels it when they are made; a search reads them and nothing changes them
+def _parameters(ef: int, selector: Any) -> Any:
+    return faiss.SearchParametersHNSW(efSearch=ef, sel=selector)
 
 
 class Slots:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -76,6 +77,7 @@ class IvfIndex(Index):
         self.codes, self.lists, self.probes, self.refine = codes, lists, probes, refine
         self._codes: Any = None  # made when the first vectors are there to learn from
         self._exact = faiss.IndexFlatIP(dim)
+        self._both: Any = None  # codes and vectors as one index of FAISS, which searches share
         self._slots = Slots(np.empty(0, np.int64), 0)
         self._trained_on = 0
         self._mapped = False
@@ -97,6 +99,7 @@ class IvfIndex(Index):
             self._learn(stored(self._exact))
         else:
             self._codes.add(vectors)
+        self._both = faiss.IndexRefine(self._codes, self._exact)
 
     def _keep(self, rows: Int64[np.ndarray, " kept"]) -> None:
         refuse_mapped(self._mapped)
@@ -105,7 +108,7 @@ class IvfIndex(Index):
             return
         kept = self.vectors(rows)
         self._exact = faiss.IndexFlatIP(self.dim)
-        self._codes, self._slots, self._trained_on = None, Slots(np.empty(0, np.int64), 0), 0
+        self._codes, self._both, self._slots, self._trained_on = None, None, Slots(np.empty(0, np.int64), 0), 0
         if len(kept):
             self._append(kept)
 
@@ -133,10 +136,8 @@ class IvfIndex(Index):
         least = _LEAST[self.codes]
 
         def look(asked: int, selector: Any) -> tuple[Scores, Rows]:
-            inner = faiss.SearchParametersIVF(nprobe=min(lists, probes), sel=selector)
-            chosen = faiss.IndexRefineSearchParameters(k_factor=max(times, least / asked), base_index_params=inner)
-            # A view of both parts; it holds nothing, so that each call may have its own.
-            return nearest(faiss.IndexRefine(self._codes, self._exact), queries, asked, chosen)
+            make = _parameters if selector is None else _parameters.__wrapped__
+            return nearest(self._both, queries, asked, make(min(lists, probes), max(times, least / asked), selector))
 
         return search_slots(stored(self._exact), self._exact, self._slots, queries, k, among, look)
 
@@ -156,8 +157,15 @@ class IvfIndex(Index):
             self._codes = read_faiss(data / "codes.faiss", faiss.IndexIVF, self.dim, mmap=False)
             if self._codes.ntotal != self._slots.total:
                 raise ValueError(f"{self._codes.ntotal} codes of {self._slots.total} vectors")
+            self._both = faiss.IndexRefine(self._codes, self._exact)
         self._mapped = mmap
         return len(self._slots.rows)
+
+
+@lru_cache(maxsize=64)  # a single query feels it when they are made; a search reads them and nothing changes them
+def _parameters(probes: int, factor: float, selector: Any) -> Any:
+    inner = faiss.SearchParametersIVF(nprobe=probes, sel=selector)
+    return faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=inner)
 
 
 def _sub_quantisers(dim: int) -> int:

@@ -25,7 +25,9 @@ def folded(module: Module) -> Module:
     type of number, hooks, a parametrisation, training mode, or a normalisation that keeps no averages. The copy knows
     nothing of later changes of the weights.
     """
-    inside = {name: child if child is None else folded(child) for name, child in module._modules.items()}
+    inside: dict[str, Any] = {
+        name: child if child is None else folded(child) for name, child in module._modules.items()
+    }
     for conv_name, norm_name in getattr(type(module), "folds", ()):
         conv, norm = inside.get(conv_name), inside.get(norm_name)
         if conv is not None and norm is not None and _can_be_folded(conv, norm):
@@ -42,7 +44,7 @@ def _can_be_folded(conv: Any, norm: Any) -> bool:
         _NORM_OF.get(type(conv)) is type(norm)  # exact classes: a parametrisation makes another
         and not norm.training
         and norm.running_mean is not None
-        and all(tensor.dtype == torch.float32 for tensor in (conv.weight, norm.running_var))
+        and conv.weight.dtype == norm.running_var.dtype == torch.float32
         and not any((*_hooks(conv), *_hooks(norm)))
     )
 
