@@ -327,7 +327,7 @@ def main() -> None:
 
 def compared(asked: list[str], rows: int, dim: int, args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     size = f"{rows:,} x {dim}"
-    lines = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+    lines = {path.stem: {"engine": path.stem, **json.loads(path.read_text())} for path in folder.glob("*.json")}
     threads = os.environ.get("OMP_NUM_THREADS", "as many as cores")
     print(f"{size}, k = {K}, {len(os.sched_getaffinity(0))} cores, threads: {threads}")
     print(f"  {'engine':16} {'build s':>10} {'batch QPS':>10} {'one QPS':>10} {'recall@10':>9} {'/ FAISS':>8}")
