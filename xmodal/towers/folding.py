@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 Module = TypeVar("Module", bound=nn.Module)
-_NORM_OF = {nn.Conv1d: nn.BatchNorm1d, nn.Conv2d: nn.BatchNorm2d}
+_FOLDABLE = {(nn.Conv1d, nn.BatchNorm1d), (nn.Conv2d, nn.BatchNorm2d)}
 
 
 def folded(module: Module) -> Module:
@@ -25,9 +25,7 @@ def folded(module: Module) -> Module:
     type of number, hooks, a parametrisation, training mode, or a normalisation that keeps no averages. The copy knows
     nothing of later changes of the weights.
     """
-    inside: dict[str, Any] = {
-        name: child if child is None else folded(child) for name, child in module._modules.items()
-    }
+    inside: dict[str, Any] = {name: None if child is None else folded(child) for name, child in module._modules.items()}
     for conv_name, norm_name in getattr(type(module), "folds", ()):
         conv, norm = inside.get(conv_name), inside.get(norm_name)
         if conv is not None and norm is not None and _can_be_folded(conv, norm):
@@ -41,7 +39,7 @@ def folded(module: Module) -> Module:
 
 def _can_be_folded(conv: Any, norm: Any) -> bool:
     return bool(
-        _NORM_OF.get(type(conv)) is type(norm)  # exact classes: a parametrisation makes another
+        (type(conv), type(norm)) in _FOLDABLE  # exact classes: a parametrisation makes another
         and not norm.training
         and norm.running_mean is not None
         and conv.weight.dtype == norm.running_var.dtype == torch.float32
