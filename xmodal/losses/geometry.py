@@ -145,9 +145,9 @@ class SNRContrastiveLoss(EmbeddingLoss):
         """Positive pairs and negative pairs, averaged apart."""
         away = snr_distance(anchors, others)
         near, far = F.relu(away - self.positive_margin), F.relu(self.negative_margin - away)
-        total = torch.stack([pairs.positive_weight * near, pairs.negative_weight * far], dim=2).sum(dim=1)
-        count = torch.stack([pairs.positive_weight, pairs.negative_weight], dim=2).sum(dim=1)
-        return ratio_of_sums((total, count))
+        weights = pairs.positive_weight, pairs.negative_weight
+        total = [(weight * cost).sum(dim=1) for weight, cost in zip(weights, (near, far), strict=True)]
+        return ratio_of_sums((torch.stack(total, dim=1), torch.stack([w.sum(dim=1) for w in weights], dim=1)))
 
 
 def snr_distance(
@@ -157,7 +157,7 @@ def snr_distance(
     dim = max(anchors.shape[1], 1)
     anchors, others = anchors - anchors.mean(dim=1, keepdim=True), others - others.mean(dim=1, keepdim=True)
     signal, other = anchors.square().mean(dim=1), others.square().mean(dim=1)
-    noise = (signal[:, None] + other[None, :] - 2 / dim * anchors @ others.T).clamp(min=0.0)
+    noise = torch.addmm(signal[:, None] + other[None, :], anchors, others.T, alpha=-2 / dim).clamp(min=0.0)
     return noise / signal.clamp(min=1e-6)[:, None]
 
 
