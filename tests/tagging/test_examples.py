@@ -24,10 +24,13 @@ def standard(values, over):
 
 
 def test_the_score_is_the_weighted_sum_of_both_on_one_scale():
-    examples, text, catalogue, tracks = unit(3, DIM, 0), unit(1, DIM, 1)[0], unit(40, DIM, 2), unit(9, DIM, 3)
+    text, catalogue, tracks = unit(1, DIM, 1)[0], unit(40, DIM, 2), unit(9, DIM, 3)
+    examples = normalize(unit(3, DIM, 0) + 0.4 * text, dim=1)
     tag = enrol("bells", examples, text, reference=catalogue, prior=5)
     prototype = normalize(examples.mean(0), dim=0)
-    share = 3 / 8
+    above = sum(float(a @ text > b @ text) for a in examples for b in catalogue) / (3 * 40)
+    assert 0.5 < above < 1  # or the name would count for nothing, or fully
+    share = 3 / (3 + 5 * (2 * above - 1))
     expected = (1 - share) * standard(tracks @ text, catalogue @ text)
     expected += share * standard(tracks @ prototype, catalogue @ prototype)
     deviation = (catalogue @ text).std(correction=0)
@@ -36,12 +39,33 @@ def test_the_score_is_the_weighted_sum_of_both_on_one_scale():
 
 
 def test_many_examples_outweigh_the_text_and_a_heavy_prior_the_examples():
-    examples, text, catalogue = unit(1, DIM, 0).expand(20, -1), unit(1, DIM, 1)[0], unit(40, DIM, 2)
+    text, catalogue = unit(1, DIM, 1)[0], unit(40, DIM, 2)
+    examples = normalize(unit(1, DIM, 0) + text, dim=1).expand(20, -1)
     tracks = unit(200, DIM, 3)
     for prior, winner in ((0.0, examples[0]), (1e6, text)):
         tag = enrol("bells", examples, text, reference=catalogue, prior=prior)
         scores = tracks @ tag.weights
         assert bool((scores.argsort() == (tracks @ winner).argsort()).float().mean() > 0.95)
+
+
+def test_a_name_counts_as_far_as_it_finds_the_examples():
+    text, catalogue, tracks = unit(1, DIM, 1)[0], unit(40, DIM, 2), unit(50, DIM, 3)
+    by_name = catalogue[(catalogue @ text).argsort()]
+
+    def shares_of(shown):
+        tag = enrol("bells", shown, text, reference=catalogue, prior=4)
+        both = torch.stack(
+            [standard(tracks @ v, catalogue @ v) for v in (text, normalize(shown.mean(0), dim=0))], dim=1
+        )
+        z = (tracks @ tag.weights - tag.offset) / (catalogue @ text).std(correction=0)
+        return torch.linalg.lstsq(both, z[:, None]).solution[:, 0]
+
+    torch.testing.assert_close(shares_of(normalize(text + 0.1 * unit(4, DIM, 5), dim=1)).sum(), torch.tensor(1.0))
+    torch.testing.assert_close(shares_of(normalize(text + 0.5 * unit(4, DIM, 5), dim=1)), torch.tensor([0.5, 0.5]))
+    torch.testing.assert_close(shares_of(by_name[:4]), torch.tensor([0.0, 1.0]))  # the last that the name would find
+    same, text = torch.eye(DIM)[:1], normalize(torch.eye(DIM)[:1] + torch.eye(DIM)[1:2], dim=1)[0]
+    tag = enrol("bells", same, text, reference=same.expand(4, -1), prior=4)  # an equal score counts half
+    torch.testing.assert_close(tag.weights, same[0])
 
 
 def test_without_a_text_the_examples_say_it_all():

@@ -3,9 +3,14 @@
 A tag known by n example tracks is a prototype, the normalised mean of their vectors (Snell et al., NeurIPS 2017), and
 where its name says something to the text tower, a text vector as well. Audio lies nearer to audio than to text, so
 the two are not averaged as they are: each is first brought to a mean of 0 and a deviation of 1 over a reference
-catalogue. With weight ``w = n / (n + prior)`` the score is ``(1 - w) z_text + w z_prototype``, brought back to the
-scale of the text's cosines, so that it stands beside those of the other tags. It is linear in the track's vector, so
-an enrolled tag is a row of weights and an offset like any other.
+catalogue. With weight ``w = n / (n + trust * prior)`` the score is ``(1 - w) z_text + w z_prototype``, brought back to
+the scale of the text's cosines, so that it stands beside those of the other tags. It is linear in the track's vector,
+so an enrolled tag is a row of weights and an offset like any other.
+
+A model that was never trained on anything like the name puts its examples anywhere, often at the very end. *Trust* is
+what the examples themselves say of the name: ``2 a - 1``, and at least 0, where ``a`` is how often it ranks an example
+above a track of the catalogue (the area under its ROC curve). A name that finds the examples keeps its whole prior, one
+that ranks them as chance would has none.
 """
 
 from __future__ import annotations
@@ -146,7 +151,7 @@ def enrol(
         text_vector: The tag's unit vector from a :class:`TagScorer`. None: the examples say it all.
         reference: Unit vectors of a catalogue, at least 2, for means and deviations. None: the text and the prototype
             are weighed as unit vectors, which favours the examples, and no mean is subtracted.
-        prior: How many examples the text is worth.
+        prior: How many examples the text is worth, if the examples bear it out (with a ``reference``).
         kind: Kind of the tag.
         example_ids: Names of the examples, for the record.
 
@@ -162,18 +167,28 @@ def enrol(
         raise ValueError(f"the tag {name!r} needs at least one example")
     prototype = normalize(shown.mean(dim=0), dim=0)
     text = prototype if text_vector is None else torch.from_numpy(unit_rows(text_vector[None], "text_vector"))[0]
-    share = 1.0 if text_vector is None else len(shown) / (len(shown) + prior)
+    prior = 0.0 if text_vector is None else prior
     if reference is None:
+        share = len(shown) / (len(shown) + prior)
         weights = normalize((1 - share) * text + share * prototype, dim=0)
         return EnrolledTag(name, kind, weights, 0.0, tuple(example_ids))
     catalogue = torch.from_numpy(unit_rows(reference, "reference"))
     if len(catalogue) < 2:
         raise ValueError(f"the reference must have at least 2 tracks, got {len(catalogue)}")
+    share = len(shown) / (len(shown) + prior * _trust(shown @ text, catalogue @ text))
     text_scale, prototype_scale = (
         (catalogue @ vector).std(correction=0).clamp(min=1e-6) for vector in (text, prototype)
     )
     weights = (1 - share) * text + share * (text_scale / prototype_scale) * prototype
     return EnrolledTag(name, kind, weights, float((catalogue @ weights).mean()), tuple(example_ids))
+
+
+def _trust(of_examples: Float[Tensor, " examples"], of_catalogue: Float[Tensor, " tracks"]) -> float:
+    """How far the text's scores tell the examples from the catalogue; equal scores count half."""
+    ordered = of_catalogue.sort().values
+    below = torch.searchsorted(ordered, of_examples.contiguous())
+    not_above = torch.searchsorted(ordered, of_examples.contiguous(), right=True)
+    return max(0.0, float((below + not_above).double().mean()) / len(ordered) - 1.0)
 
 
 def with_enrolled(scorer: TagScorer, enrolled: EnrolledTags) -> TagScorer:
