@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import re
+import sys
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import xmodal
 from xmodal.data.demo import UNSEEN_WORDS
-from xmodal.demo import QUESTIONS, main
+from xmodal.demo import QUESTIONS, _from_here, _print_beside, main
 from xmodal.index import load_index
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
-    import contextlib
-    import io
-
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         assert main(["--keep", str(folder), "--clips", "160", "--epochs", "2", "--workers", "2"]) == 0
@@ -29,6 +32,39 @@ def test_every_question_is_answered_with_clips_and_their_tags(made):
     for question in QUESTIONS:
         assert question in " ".join(printed.split())
     assert printed.count("clip-") >= 5 * len(QUESTIONS)
+
+
+def test_lines_end_where_their_words_end_and_go_on_in_their_column(made):
+    lines = made[1].splitlines()
+    assert [line for line in lines if line != line.rstrip()] == []
+    assert all(len(line) <= 110 for line in lines if "/" not in line)
+    column = None
+    for line in lines:
+        if re.match(r"  (\d\.  -?\d\.\d\d  )?clip-\d{5}  ", line):
+            column = line.index("clip-") + len("clip-00000  ")
+        elif column is not None and line.strip() and not line.startswith("  “"):
+            indent = len(line) - len(line.lstrip())
+            assert indent in (column, 4), line
+        else:
+            column = None
+
+
+def test_a_list_is_broken_between_its_words_alone(capsys):
+    console = Console(width=30, file=sys.stdout)
+    _print_beside(console, "  [bold]one[/bold]  ", ["rhythmic chords,", "electric bass,", "sad"])
+    _print_beside(console, "  two  ", ["a word that is longer than the whole line is", "b"])
+    assert capsys.readouterr().out.splitlines() == [
+        "  one  rhythmic chords,",
+        "       electric bass, sad",
+        "  two  a word that is longer than the whole line is",
+        "       b",
+    ]
+
+
+def test_a_program_below_this_folder_is_named_from_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert _from_here(tmp_path / ".venv" / "bin" / "xmodal") == Path(".venv/bin/xmodal")
+    assert _from_here(tmp_path.parent / "xmodal") == tmp_path.parent / "xmodal"
 
 
 def test_training_says_how_far_it_is_and_nothing_for_specialists(made):

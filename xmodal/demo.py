@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from xmodal import plots
 from xmodal.data import Track
@@ -211,7 +212,10 @@ def _print_figures(console: Console, judged: Judged) -> None:
     console.print(
         f"\n  {len(judged.tracks)} compositions that training never heard, described in words it never read:\n"
     )
-    console.print(Padding(table, (0, 0, 1, 2)))
+    with console.capture() as shown:
+        console.print(Padding(table, (0, 0, 0, 2), expand=False))
+    # rich fills cells up with blanks, which would stay in a file.
+    console.print(Text.from_ansi("\n".join(line.rstrip() for line in shown.get().splitlines())), "", sep="\n")
 
 
 def _export(judged: Judged, embedder: Embedder, out: Path) -> Index:
@@ -231,15 +235,9 @@ def _export(judged: Judged, embedder: Embedder, out: Path) -> Index:
 def _ask(console: Console, embedder: Embedder, index: Index) -> None:
     answers = search(index, embedder.embed_texts(list(QUESTIONS)), 5, space_id=embedder.space_id)
     for question, hits in zip(QUESTIONS, answers, strict=True):
-        table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 1))
-        table.add_column(justify="right")
-        table.add_column(no_wrap=True)
-        table.add_column(no_wrap=True)
-        table.add_column(overflow="fold")
-        for hit in hits:
-            table.add_row(f"{hit.rank}.", f"{hit.score:.2f}", hit.id, ", ".join(hit.metadata["tags"]))
         console.print(f"\n  [bold]“{question}”[/bold]")
-        console.print(Padding(table, (0, 0, 0, 2)))
+        for hit in hits:
+            _print_beside(console, f"  {hit.rank}.  {hit.score:.2f}  {hit.id}  ", _enumerated(hit.metadata["tags"]))
 
 
 def _tag_with_new_words(console: Console, embedder: Embedder, judged: Judged) -> dict[str, dict[str, float]]:
@@ -262,8 +260,9 @@ def _tag_with_new_words(console: Console, embedder: Embedder, judged: Judged) ->
                 word = scorer.rank_tags(vector, top=1, kind=kind)[0][0]
                 right = UNSEEN_WORDS[word] in track.tags[kind]
                 marks.append(f"{kind}: {word} {'[green]✓[/green]' if right else '[red]✗[/red]'}")
-        console.print(f"\n  [bold]{track.id}[/bold]  {', '.join(_words(track))}")
-        console.print(f"    {'   '.join(marks)}")
+        console.print()
+        _print_beside(console, f"  [bold]{track.id}[/bold]  ", _enumerated(_words(track)))
+        _print_beside(console, "    ", marks, gap="   ")
     return _first_word_right(scorer, judged, words)
 
 
@@ -309,7 +308,7 @@ def _print_ending(
     console.print(f"\n  Done in {seconds:.0f} s. Pictures:")
     for picture in pictures:
         console.print(f"    {picture}")
-    program = "xmodal" if shutil.which("xmodal") else f"{Path(sys.executable).parent / 'xmodal'}"
+    program = "xmodal" if shutil.which("xmodal") else _from_here(Path(sys.executable).parent / "xmodal")
     console.print("\n  Next:")
     console.print(f'    {program} search "gloomy church organ" --index {out / "index"}')
     console.print(f"    {program} embed YOUR_MUSIC --model {out / 'model'} --out mine.parquet")
@@ -320,6 +319,28 @@ def _print_ending(
 
 def _words(track: Track) -> list[str]:
     return [tag for tags in track.tags.values() for tag in tags]
+
+
+def _enumerated(words: Sequence[str]) -> list[str]:
+    return [f"{word}," for word in words[:-1]] + list(words[-1:])
+
+
+def _print_beside(console: Console, lead: str, parts: Sequence[str], gap: str = " ") -> None:
+    """A lead, and beside it parts that are never broken; a further line begins in the column where the first did."""
+    column = Text.from_markup(lead).cell_len
+    lines: list[str] = []
+    for part in parts:
+        longer = f"{lines[-1]}{gap}{part}" if lines else part
+        if lines and column + Text.from_markup(longer).cell_len <= console.width:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    console.print(lead + f"\n{' ' * column}".join(lines), soft_wrap=True)
+
+
+def _from_here(path: Path) -> Path:
+    """A path as one would type it in this folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 @contextmanager

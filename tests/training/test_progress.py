@@ -18,13 +18,14 @@ from xmodal.training import progress as progress_module
 from xmodal.training.progress import duration
 
 
-def lines_of(folder, manifest, capsys, monkeypatch, **settings):
+def lines_of(folder, manifest, capsys, monkeypatch, every=1, **settings):
     monkeypatch.setattr(progress_module, "_AT_LEAST_SECONDS", settings.pop("at_least", 0.0))
     text = HashedBagOfWordsTower(buckets=50, embed_dim=8, feature_dim=8)
     module = AlignmentModule(PlainTower(), text, InfoNCELoss(), 8, window_seconds=1.0)
     data = AudioTextData(str(manifest), tag_fields=["pitch"], workers=0, batch_size=8, tag_prompts=0)
     shown = TrainingProgress(**settings)
-    quiet_trainer(folder, shown, max_epochs=3, enable_progress_bar=True).fit(module, datamodule=data)
+    validated = {"check_val_every_n_epoch": every}
+    quiet_trainer(folder, shown, max_epochs=3, enable_progress_bar=True, **validated).fit(module, datamodule=data)
     return capsys.readouterr().out.splitlines()
 
 
@@ -36,6 +37,12 @@ def test_a_file_gets_a_line_an_epoch_with_steps_metrics_and_time(tone_tracks, tm
         assert re.search(r"validation/text_to_audio/mAP@10 [01]\.\d{3} · \d+ s", line)
         assert (" to go" in line) == (epoch < 3)
         assert "v_num" not in line
+
+
+def test_what_validation_found_is_said_once(tone_tracks, tmp_path, capsys, monkeypatch):
+    lines = lines_of(tmp_path, tone_tracks, capsys, monkeypatch, every=2)
+    assert ["validation/" in line for line in lines] == [False, True, False]
+    assert all(" · train/loss " in line for line in lines)
 
 
 def test_short_epochs_share_a_line_and_the_last_has_one(tone_tracks, tmp_path, capsys, monkeypatch):

@@ -17,6 +17,7 @@ class TrainingProgress(RichProgressBar):
     """Lightning's bar where output goes to a terminal; elsewhere a line at the end of an epoch, and now and then.
 
     A line says where the run stands, the metrics that are logged for the bar, and how long it has taken and will take.
+    What validation found stands in the first line after it, and in no later one that would only say it again.
 
     Args:
         refreshes_per_second: How often the bar is drawn; drawing takes time from training on a CPU.
@@ -28,6 +29,7 @@ class TrainingProgress(RichProgressBar):
         self.seconds = seconds
         self._began = self._last = 0.0
         self._first_step = 0
+        self._validated = False
         self.writes_lines = not sys.stdout.isatty()
         if self.writes_lines:
             self.disable()
@@ -51,6 +53,11 @@ class TrainingProgress(RichProgressBar):
         if time.monotonic() - self._last >= self.seconds:
             self._write(trainer, pl_module)
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remember that there is something new to say."""
+        super().on_validation_end(trainer, pl_module)
+        self._validated = True
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write a line."""
         super().on_train_epoch_end(trainer, pl_module)
@@ -68,12 +75,16 @@ class TrainingProgress(RichProgressBar):
         if not self.writes_lines or not trainer.is_global_zero:
             return
         self._last = time.monotonic()
-        metrics = self.get_metrics(trainer, pl_module).items()
+        metrics = self.get_metrics(trainer, pl_module)
+        if not self._validated:
+            metrics = {name: value for name, value in metrics.items() if not name.startswith("validation/")}
+        self._validated = False
         step, steps, epochs = trainer.global_step, float(trainer.estimated_stepping_batches), trainer.max_epochs
         of_epochs = "" if epochs is None or epochs < 0 else f" of {epochs}"
         of_steps = f" of {steps:.0f}" if math.isfinite(steps) else ""
         line = [f"epoch {trainer.current_epoch + 1}{of_epochs}", f"step {step}{of_steps}"]
-        line += [f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}" for name, value in metrics]
+        for name, value in metrics.items():
+            line.append(f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}")
         taken, done = self._last - self._began, step - self._first_step
         line.append(duration(taken))
         if math.isfinite(steps) and done and step < steps:
