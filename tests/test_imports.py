@@ -16,7 +16,7 @@ LAYERS = [
     {"errors", "compat", "configurable", "runs"},
     {"audio", "text", "losses", "metrics", "refine", "embeddings"},
     {"towers", "data", "index", "hub"},
-    {"model", "view"},
+    {"model", "model_folder", "projections", "view"},
     {"doctor"},
     {"training", "importers"},
     {"embedder", "lanes"},

@@ -29,118 +29,33 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm, normalize
+from torch.nn.functional import normalize
 
 from xmodal import __version__
 from xmodal.audio import WindowPolicy
 from xmodal.configurable import Configurable, instantiate
 from xmodal.errors import ModelError
 from xmodal.hub import fetch, push
+from xmodal.model_folder import (
+    CONFIG_FILE,
+    FORMAT_VERSION,
+    WEIGHTS_FILE,
+    argument_place,
+    model_card,
+    read_description,
+    swap_in,
+    sync,
+)
+from xmodal.projections import Centring, PartedProjection, Projection
 from xmodal.towers.base import AudioTower, TextBatch, TextTower
 from xmodal.towers.metric import MetricHead
 from xmodal.view import Pooling, View, check_pooling, pooling_rule
 
-FORMAT_VERSION = 1
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-
-
-class Centring(nn.BatchNorm1d):
-    """Batch normalisation without a gain: every dimension of the joint space has mean 0 and variance 1 over a batch.
-
-    Vectors of a network that has just been made lie in a narrow cone, each tower's in another (Liang et al., "Mind the
-    gap", NeurIPS 2022), and a loss spends its first hundreds of steps on opening it. Outside of training the running
-    mean and variance are used, so that an item's vector depends on the item alone.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim, affine=False)
-
-    def forward(self, vectors: Float[Tensor, "items dim"]) -> Float[Tensor, "items dim"]:
-        """The vectors in float32, centred; a single one in training by the running values, as it has no variance."""
-        vectors = vectors.float()
-        if self.training and len(vectors) < 2:
-            return batch_norm(vectors, self.running_mean, self.running_var, eps=self.eps)
-        return super().forward(vectors)
-
-
-class Projection(nn.Module, Configurable):
-    """From a tower's features to the joint space, before normalisation.
-
-    Args:
-        inputs: Width of the tower's features.
-        outputs: Dimension of the joint space.
-        hidden: Width of one hidden layer with GELU and layer normalisation; None for a linear map.
-        dropout: Share of hidden units dropped in training.
-        centred: End with a :class:`Centring`.
-    """
-
-    def __init__(
-        self, inputs: int, outputs: int, hidden: int | None = None, dropout: float = 0.0, centred: bool = False
-    ) -> None:
-        super().__init__()
-        self.layers: nn.Module
-        if hidden is None:
-            self.layers = nn.Linear(inputs, outputs, bias=False)
-        else:
-            self.layers = nn.Sequential(
-                nn.Linear(inputs, hidden),
-                nn.GELU(),
-                nn.LayerNorm(hidden),
-                nn.Dropout(dropout),
-                nn.Linear(hidden, outputs),
-            )
-        self.centring = Centring(outputs) if centred else nn.Identity()
-
-    def forward(self, features: Float[Tensor, "items inputs"]) -> Float[Tensor, "items outputs"]:
-        """Map features to the joint space; not normalised."""
-        projected: Tensor = self.centring(self.layers(features))
-        return projected
-
-    def identity(self) -> dict[str, Any]:
-        """What shapes a vector besides the weights; models from before there was a centring keep theirs."""
-        arguments: dict[str, Any] = self.config["init_args"]
-        return {name: value for name, value in arguments.items() if name != "centred" or value}
-
-
-class PartedProjection(nn.Module, Configurable):
-    """A projection for each of the equal parts of the features: part k of the output has seen part k of them alone.
-
-    Args:
-        inputs: Width of the tower's features.
-        outputs: Dimension of the joint space.
-        parts: Number of parts.
-        hidden: Width of the hidden layers together; None for linear maps.
-        dropout: Share of hidden units dropped in training.
-        centred: End each part with a :class:`Centring`.
-    """
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        parts: int,
-        hidden: int | None = None,
-        dropout: float = 0.0,
-        centred: bool = False,
-    ) -> None:
-        super().__init__()
-        for name, width in (("the tower's features", inputs), ("dim", outputs), ("audio_hidden", hidden or 0)):
-            if width % parts:
-                raise ValueError(f"{name} must be a multiple of audio_parts={parts}, got {width}")
-        each = None if hidden is None else hidden // parts
-        self.parts = nn.ModuleList(
-            Projection(inputs // parts, outputs // parts, each, dropout, centred) for _ in range(parts)
-        )
-
-    def forward(self, features: Float[Tensor, "items inputs"]) -> Float[Tensor, "items outputs"]:
-        """Map features to the joint space part by part; not normalised."""
-        split = features.chunk(len(self.parts), dim=1)
-        return torch.cat([project(part) for project, part in zip(self.parts, split, strict=True)], dim=1)
-
-    def identity(self) -> dict[str, Any]:
-        """What shapes a vector besides the weights."""
-        return dict(self.config["init_args"])
+# Projections and the description of a folder are part of a model, wherever their code lies.
+__all__ = [
+    "CONFIG_FILE", "FORMAT_VERSION", "WEIGHTS_FILE", "Centring", "PartedProjection", "Projection", "TwoTower",
+    "build_described", "read_description",
+]  # fmt: skip
 
 
 class TwoTower(nn.Module, Configurable):
@@ -344,6 +259,18 @@ class TwoTower(nn.Module, Configurable):
         sides = (("audio", self.audio.asset_prefixes), ("text", self.text.asset_prefixes))
         return tuple(f"{side}.{prefix}" for side, prefixes in sides for prefix in prefixes)
 
+    def _facts(self, space_id: str) -> dict[str, object]:
+        """What a model card says at a glance."""
+        windows = self.windows
+        return {
+            "space": f"`{space_id}`",
+            "dimension": self.dim,
+            "audio tower": f"`{type(self.audio).__name__}`, {self.sample_rate} Hz",
+            "text tower": f"`{type(self.text).__name__}`" + (", frozen" if self.text.frozen else ""),
+            "windows": f"{windows.window_seconds:g} s, hop {windows.hop_seconds or windows.window_seconds:g} s",
+            "parameters": f"{sum(parameter.numel() for parameter in self.parameters()):,}",
+        }
+
     def save(self, folder: str | Path, *, card: str | None = None, overwrite: bool = False) -> str:
         """Write the model folder; it appears whole under its name or not at all.
 
@@ -379,7 +306,7 @@ class TwoTower(nn.Module, Configurable):
             config = self.config
             for side, arguments in assets.items():
                 for name, value in arguments.items():
-                    place, last = _argument(config["init_args"][side], name)
+                    place, last = argument_place(config["init_args"][side], name)
                     place[last] = value
             description = {
                 "format_version": FORMAT_VERSION,
@@ -391,10 +318,10 @@ class TwoTower(nn.Module, Configurable):
                 "model": config,
             }
             (aside / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n")
-            (aside / "README.md").write_text(_model_card(self, space_id, card))
+            (aside / "README.md").write_text(model_card(self._facts(space_id), card))
             os.chmod(aside, 0o755)
-            _sync(aside)
-            _swap_in(aside, folder)
+            sync(aside)
+            swap_in(aside, folder)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
@@ -508,7 +435,7 @@ def build_described(folder: str | Path, description: dict[str, Any], *, trust: b
     folder, config = Path(folder), copy.deepcopy(description["model"])
     for side, key in (("text", "assets"), ("audio", "audio_assets")):
         for name in description.get(key, []):
-            place, last = _argument(config["init_args"][side], name)
+            place, last = argument_place(config["init_args"][side], name)
             asset = (folder / place[last]).resolve()
             if not asset.is_relative_to(folder.resolve()):
                 raise ModelError(f"{folder / CONFIG_FILE}: the asset {place[last]!r} lies outside the model folder")
@@ -517,89 +444,3 @@ def build_described(folder: str | Path, description: dict[str, Any], *, trust: b
     if not isinstance(model, TwoTower):
         raise ModelError(f"{folder / CONFIG_FILE} describes {config['class_path']}, which is not a TwoTower")
     return model
-
-
-def _argument(config: dict[str, Any], dotted: str) -> tuple[dict[str, Any], str]:
-    """Where a constructor argument stands in a config: "text.model" is that of a tower inside of a tower."""
-    *inside, last = dotted.split(".")
-    arguments: dict[str, Any] = config["init_args"]
-    for name in inside:
-        arguments = arguments[name]["init_args"]
-    return arguments, last
-
-
-def read_description(folder: str | Path) -> dict[str, Any]:
-    """What a model folder says of itself (format version, ``space_id``, configs), without loading weights.
-
-    Raises:
-        ModelError: If there is no readable ``config.json`` of a known format.
-    """
-    path = Path(folder) / CONFIG_FILE
-    try:
-        description = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ModelError(f"{folder} is not a model folder: it has no {CONFIG_FILE}") from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from error
-    version = description.get("format_version") if isinstance(description, dict) else None
-    if not isinstance(version, int) or not isinstance(description.get("model"), dict):
-        raise ModelError(f"{path} is not the config of an xmodal model")
-    if version > FORMAT_VERSION:
-        raise ModelError(
-            f"{path} has format version {version} but this xmodal ({__version__}) reads up to {FORMAT_VERSION}; "
-            "update with: pip install --upgrade xmodal"
-        )
-    return description
-
-
-def _sync(folder: Path) -> None:
-    """Flush every file of a folder to the disk, so that a rename cannot outrun the contents."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-
-
-def _swap_in(aside: Path, folder: Path) -> None:
-    """Give the finished folder its name; an older model there is put back if that fails."""
-    if not folder.exists():
-        aside.rename(folder)
-        return
-    retired = folder.with_name(f".{folder.name}-retired-{os.getpid()}")
-    folder.rename(retired)
-    try:
-        aside.rename(folder)
-    except OSError:
-        retired.rename(folder)
-        raise
-    shutil.rmtree(retired)
-
-
-def _model_card(model: TwoTower, space_id: str, card: str | None) -> str:
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    windows = model.windows
-    rows: Mapping[str, object] = {
-        "space": f"`{space_id}`",
-        "dimension": model.dim,
-        "audio tower": f"`{type(model.audio).__name__}`, {model.sample_rate} Hz",
-        "text tower": f"`{type(model.text).__name__}`" + (", frozen" if model.text.frozen else ""),
-        "windows": f"{windows.window_seconds:g} s, hop {windows.hop_seconds or windows.window_seconds:g} s",
-        "parameters": f"{parameters:,}",
-        "made with": f"xmodal {__version__}",
-    }
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    usage = (
-        "```python\nimport xmodal\n\nembedder = xmodal.load('path/to/this/folder')\n"
-        "vectors = embedder.embed_texts(['slow sad piano'])\n```"
-    )
-    parts = [
-        "---\nlibrary_name: xmodal\npipeline_tag: feature-extraction\ntags: [audio, music, text, retrieval]\n---",
-        "# Audio–text embedding model",
-        f"| | |\n|---|---|\n{table}",
-        "Cosines of two vectors compare audio with audio, text with text and audio with text. "
-        "Vectors of another space mean nothing beside these.",
-        usage,
-    ]
-    if card:
-        parts.append(card.strip())
-    return "\n\n".join(parts) + "\n"
