@@ -35,6 +35,7 @@ from xmodal.errors import ModelError
 from xmodal.interop.onnx.graphs import AudioGraph, TextGraph, text_inputs
 from xmodal.interop.onnx.half import to_half
 from xmodal.model import TwoTower
+from xmodal.model_folder import swap_in, sync
 from xmodal.towers import HashedBagOfWordsTower
 from xmodal.towers.front_end import RawWaveform
 from xmodal.towers.pretrained import quiet_transformers
@@ -103,7 +104,8 @@ def export_onnx(
         settings["files"] = {path.name: _digest(path) for path in sorted(aside.glob("*.onnx"))}
         (aside / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
         os.chmod(aside, 0o755)
-        _publish(aside, folder)
+        sync(aside)
+        swap_in(aside, folder)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
@@ -233,24 +235,6 @@ def _of_front_end(node: Any) -> bool:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _publish(aside: Path, folder: Path) -> None:
-    for path in aside.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    if folder.exists():
-        retired = folder.with_name(f".{folder.name}-retired-{os.getpid()}")
-        folder.rename(retired)
-        try:
-            aside.rename(folder)
-        except OSError:
-            retired.rename(folder)
-            raise
-        shutil.rmtree(retired)
-    else:
-        aside.rename(folder)
 
 
 @contextmanager
