@@ -16,19 +16,30 @@ import xmodal
 from xmodal.data.demo import UNSEEN_WORDS
 from xmodal.demo import QUESTIONS, _from_here, _print_beside, main
 from xmodal.index import load_index
+from xmodal.training import run
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+    printed, trained = io.StringIO(), []
+
+    def train(words):
+        trained.append(run(words))
+        return trained[0]
+
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(printed),
+    ):
+        patch.setattr("xmodal.demo.run", train)
         assert main(["--keep", str(folder), "--clips", "160", "--epochs", "2", "--workers", "2"]) == 0
-    return folder, printed.getvalue()
+    return folder, printed.getvalue(), trained[0]
 
 
 def test_every_question_is_answered_with_clips_and_their_tags(made):
-    _, printed = made
+    _, printed, _ = made
     for question in QUESTIONS:
         assert question in " ".join(printed.split())
     assert printed.count("clip-") >= 5 * len(QUESTIONS)
@@ -68,14 +79,14 @@ def test_a_program_below_this_folder_is_named_from_here(tmp_path, monkeypatch):
 
 
 def test_training_says_how_far_it_is_and_nothing_for_specialists(made):
-    _, printed = made
+    _, printed, _ = made
     assert "epoch 2 of 2 · step " in printed
     for word in ("Seed", "AMP", "TPU", "Tip", "features of", "doctor", "FLOPs"):
         assert word not in printed
 
 
 def test_the_figures_are_printed_beside_baselines_and_chance(made):
-    folder, printed = made
+    folder, printed, _ = made
     for word in ("ridge", "random", "chance", "R@1", "ROC-AUC"):
         assert word in printed
     results = json.loads((folder / "results.json").read_text())
@@ -87,7 +98,7 @@ def test_the_figures_are_printed_beside_baselines_and_chance(made):
 
 
 def test_model_index_export_and_pictures_are_left_and_belong_together(made):
-    folder, printed = made
+    folder, printed, _ = made
     embedder = xmodal.load(folder / "model", device="cpu")
     index = load_index(folder / "index")
     assert index.space_id == embedder.space_id
@@ -100,14 +111,29 @@ def test_model_index_export_and_pictures_are_left_and_belong_together(made):
 
 
 def test_new_words_are_in_no_training_caption(made):
-    folder, _ = made
+    folder, *_ = made
     rows = [json.loads(line) for line in (folder / "corpus" / "manifest.jsonl").read_text().splitlines()]
     texts = " ".join(caption["text"] for row in rows for caption in row["captions"])
     assert not [word for word in UNSEEN_WORDS if f" {word} " in texts]
 
 
-def test_without_keep_the_clips_are_removed_and_the_results_stay(tmp_path, monkeypatch):
+def test_without_keep_the_clips_are_removed_and_the_results_stay(made, tmp_path, monkeypatch, capsys):
+    """With a part of what was trained above, which has fewer clips than the lists of R@10 have places."""
+    *_, trained = made
+    few = trained.datamodule.read()["test"][:6]
+
+    def compose(console, corpus, options):
+        corpus.mkdir(parents=True)
+        (corpus / "clip-00000.wav").touch()
+        return corpus / "manifest.jsonl"
+
     monkeypatch.chdir(tmp_path)
-    assert main(["--clips", "40", "--epochs", "1", "--seed", "5"]) == 0
-    assert (tmp_path / "demo" / "results.json").is_file()
+    monkeypatch.setattr("xmodal.demo._compose", compose)
+    monkeypatch.setattr("xmodal.demo.run", lambda words: trained)
+    monkeypatch.setattr(trained.datamodule, "read", lambda: {"test": few})
+    assert main([]) == 0
+    results = json.loads((tmp_path / "demo" / "results.json").read_text())
+    assert results["retrieval"]["xmodal"]["text_to_audio"]["candidates"] == 6
+    assert len(load_index(tmp_path / "demo" / "index")) == 6
     assert not (tmp_path / "demo" / "corpus").exists()
+    assert "demo --keep DIR     the same, and leaves the clips to listen to" in capsys.readouterr().out

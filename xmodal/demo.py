@@ -212,10 +212,10 @@ def _print_figures(console: Console, judged: Judged) -> None:
     console.print(
         f"\n  {len(judged.tracks)} compositions that training never heard, described in words it never read:\n"
     )
-    with console.capture() as shown:
+    with console.capture() as printed:
         console.print(Padding(table, (0, 0, 0, 2), expand=False))
     # rich fills cells up with blanks, which would stay in a file.
-    console.print(Text.from_ansi("\n".join(line.rstrip() for line in shown.get().splitlines())), "", sep="\n")
+    console.print(Text.from_ansi("\n".join(line.rstrip() for line in printed.get().splitlines())), "", sep="\n")
 
 
 def _export(judged: Judged, embedder: Embedder, out: Path) -> Index:

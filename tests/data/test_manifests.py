@@ -379,7 +379,7 @@ def any_tracks(draw: st.DrawFn) -> list[Track]:
 
 
 @given(any_tracks(), st.sampled_from(["m.jsonl", "new/m.jsonl"]))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_what_is_written_is_read_back(corpus: Path, tracks: list[Track], name: str) -> None:
     tracks = [
         Track(**{field: getattr(track, field) for field in track.__dataclass_fields__} | {"path": corpus / track.path})

@@ -40,24 +40,26 @@ NO_VALUES = {
 def evidence() -> dict[str, list[str]]:
     """What holds each public class to its formula."""
     looped = {type(case.make()).__name__ for case in [*CASES, *EMBEDDING_CASES] if case.oracle is not None}
-    modules = {path.name: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(TESTS.glob("test_*.py"))}
-    recorded = set()
-    for tree in modules.values():
+    recorded, used = set(), {}
+    for path in sorted(TESTS.glob("test_*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        used[path.name] = _named(tree)
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and "GOLDEN" in _named(node):
                 recorded |= _named(node)
     found = {}
     for name in public_classes():
         held = [LOOPS] * (name in looped) + [PEER] * (name in recorded)
-        own = [file for file, tree in modules.items() if file not in NO_VALUES and name in _named(tree)]
+        own = [file for file, names in used.items() if file not in NO_VALUES and name in names]
         if held or own:
             found[name] = held or own
-    others = {
-        path.name: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(TESTS.parent.rglob("test_*.py"))
+    everywhere = {
+        path.name: _named(ast.parse(path.read_text(encoding="utf-8")))
+        for path in sorted(TESTS.parent.rglob("test_*.py"))
     }
     for choices in ELSEWHERE.values():
         for name in (path.rpartition(".")[2] for path, _ in choices):
-            own = [file for file, tree in others.items() if file not in NO_VALUES and name in _named(tree)]
+            own = [file for file, names in everywhere.items() if file not in NO_VALUES and name in names]
             if own:
                 found[name] = own
     return dict(sorted(found.items()))
