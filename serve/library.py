@@ -197,7 +197,7 @@ class AudioResponse(FileResponse):
         """Answer, as ASGI has it."""
         try:
             headers = dict(scope["headers"])
-            if _matches(headers.get(b"if-none-match"), self.headers["etag"]) and b"range" not in headers:
+            if _matches(headers.get(b"if-none-match"), self.headers["etag"]):  # before any range: RFC 9110, 13.2.2
                 kept = [(name, value) for name, value in self.raw_headers if name in (b"etag", b"cache-control")]
                 await send({"type": "http.response.start", "status": 304, "headers": kept})
                 await send({"type": "http.response.body", "body": b""})

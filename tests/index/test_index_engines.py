@@ -162,6 +162,15 @@ print(*[np.array_equal(*pair) for pair in zip(before, after, strict=True)])
     assert done.stdout.split() == ["True"] * 12, done.stderr
 
 
+def test_more_allowed_rows_than_are_copied_together_are_a_mask_of_the_flat_search(monkeypatch):
+    monkeypatch.setattr("xmodal.index.faiss._SMALL_SCAN", 10)
+    embeddings, queries, among = export(600), export(5, seed=1).vectors, np.arange(1, 600, 2)
+    scores, rows = build_index(embeddings, "flat").search(queries, 7, space_id=SPACE, among=among)
+    best, expected = scan(embeddings.vectors, queries, 7, among)
+    np.testing.assert_array_equal(rows, expected)
+    np.testing.assert_allclose(scores, best, atol=1e-6)
+
+
 def test_copies_of_a_vector_score_exactly_the_same_wherever_they_are():
     vector = export(1, 96).vectors
     vectors = np.concatenate([export(500, 96, seed=2).vectors, vector, export(37, 96, seed=3).vectors, vector, vector])

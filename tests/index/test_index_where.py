@@ -68,6 +68,15 @@ def test_what_is_no_condition_is_refused_with_an_example(where, message):
         parse_where(where)
 
 
+@pytest.mark.parametrize(
+    ("comparison", "held"), [("<", [1]), ("<=", [1, 2]), (">", [3]), (">=", [2, 3]), ("=", [2]), ("!=", [1, 3])]
+)
+def test_a_bound_itself_is_in_or_out_as_its_sign_says_for_a_row_and_for_columns(comparison, held):
+    condition, rows = Condition("year", comparison, ("2",)), [{"year": number} for number in (1, 2, 3)]
+    assert [row["year"] for row in rows if holds(condition, *facets(row))] == held
+    assert [rows[row]["year"] for row in rows_for(f"year{comparison}2", rows)] == held
+
+
 VALUES = st.one_of(
     st.none(),
     st.booleans(),

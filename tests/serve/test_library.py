@@ -190,7 +190,9 @@ def test_what_has_not_changed_is_not_sent_again(place):
     for said in (tag, f"W/{tag}", f'"x", {tag}', "*"):
         same = answer(place, {"if-none-match": said})
         assert (same.status, same.body, same.headers["etag"]) == (304, b"", tag)
+        assert answer(place, {"if-none-match": said, "range": "bytes=0-3"}).status == 304
     assert answer(place, {"if-none-match": '"other"'}).status == 200
+    assert answer(place, {"if-none-match": '"other"', "range": "bytes=0-3"}).status == 206
     assert answer(place, {"if-range": '"other"', "range": "bytes=0-3"}).status == 200
     assert answer(place, {"if-range": tag, "range": "bytes=0-3"}).status == 206
 

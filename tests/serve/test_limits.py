@@ -239,7 +239,7 @@ def test_with_tokens_only_their_owners_are_served_and_the_page_is_open():
     assert ask(guard, "GET", "/v1/audio", headers={"cookie": "xmodal_token=wrong; a"}).status == 401
     for path in ("/", "/static/app.js", "/health", "/ready"):
         assert ask(guard, "GET", path).status == 200
-    for path in ("/metrics", "/static", "/v1/", "//", "/staticx"):
+    for path in ("/metrics", "/static", "/v1/", "//", "/staticx", "/healthy", "/ready/", "/favicon.ico/x"):
         assert ask(guard, "GET", path).status == 401
 
 

@@ -81,6 +81,16 @@ def test_the_average_is_that_of_a_loop_and_a_swap_is_undone_by_another():
     assert_close(network.state_dict(), live)
 
 
+def test_what_is_trained_and_running_statistics_have_an_average_and_nothing_else_has():
+    tower = MobileCnn(sample_rate=8000, n_fft=256, hop=80, bands=16, width=0.1, feature_dim=8)
+    module = module_of(tower, text_tuning=TowerTuning("none"), ema_decay=0.9)
+    trained = {name for name, each in module.network.named_parameters() if each.requires_grad}
+    statistics = {name for name in module.network.state_dict() if name.endswith(("running_mean", "running_var"))}
+    assert statistics
+    assert module.averaged.values.keys() == trained | statistics
+    assert not any(name.startswith("text.") for name in module.averaged.values)
+
+
 def test_the_exported_model_has_the_averaged_weights():
     module = module_of(ema_decay=0.9)
     for _ in range(3):

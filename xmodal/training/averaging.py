@@ -79,7 +79,7 @@ class AveragedWeights:
 
 
 def _averaged(network: nn.Module) -> dict[str, Tensor]:
-    """Trained parameters and floating running statistics; a frozen tower's and a counter have no average."""
+    """Trained parameters and floating running statistics; what is not trained and a counter have no average."""
     trained = {name: value for name, value in network.named_parameters() if value.requires_grad}
     stats = {
         f"{prefix}.{name}": buffer
