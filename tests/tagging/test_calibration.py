@@ -16,7 +16,7 @@ from sklearn.metrics import log_loss as sklearn_log_loss
 
 from xmodal.errors import ModelError, SpaceMismatchError
 from xmodal.metrics import Reliability, brier_score, expected_calibration_error, log_loss, reliability
-from xmodal.tagging import Calibration, calibrate_to_prior, fit_calibration
+from xmodal.tagging import Calibration, calibrate_to_prior, fit_calibration, fits
 from xmodal.tagging import calibration as module
 
 SPACE = "0123456789abcdef"
@@ -98,7 +98,7 @@ def problem():
     score, right, _ = made(tracks=80)
     right[:, 3] = False  # a tag without examples
     judged = torch.rand(score.shape, generator=torch.Generator().manual_seed(1)) < 0.8
-    standard, _, _ = module._standardised(score, judged)
+    standard, _, _ = fits.standardised(score, judged)
     return standard, (right & judged).double(), judged.double()
 
 
@@ -111,14 +111,14 @@ def test_the_temperature_fit_is_the_minimum_of_its_objective(problem):
         return negative_log_likelihood(x, y, weight, slope, intercept) + pseudo + 0.01 * 4 * slope**2 / 2
 
     best = minimize(objective, np.zeros(5), method="BFGS", options={"gtol": 1e-8}).x
-    slope, intercept = module._fit_temperature(*problem)
+    slope, intercept = fits.fit_temperature(*problem)
     np.testing.assert_allclose(slope.numpy(), best[0], atol=1e-4)
     np.testing.assert_allclose(intercept.numpy(), best[1:], atol=1e-4)
 
 
 def test_the_platt_fit_is_the_minimum_of_its_objective(problem):
     x, y, weight = (part.numpy() for part in problem)
-    slope0, intercept0 = module._fit_temperature(*problem)
+    slope0, intercept0 = fits.fit_temperature(*problem)
 
     def objective(values):
         slope, intercept = values[:4], values[4:]
@@ -126,7 +126,7 @@ def test_the_platt_fit_is_the_minimum_of_its_objective(problem):
         return negative_log_likelihood(x, y, weight, slope, intercept) + prior
 
     best = minimize(objective, np.zeros(8), method="BFGS", options={"gtol": 1e-8}).x
-    slope, intercept = module._fit_platt(*problem, slope0, intercept0)
+    slope, intercept = fits.fit_platt(*problem, slope0, intercept0)
     np.testing.assert_allclose(slope.numpy(), best[:4], atol=1e-4)
     np.testing.assert_allclose(intercept.numpy(), best[4:], atol=1e-4)
 
@@ -189,7 +189,7 @@ def _held_out(score, right, keep):
     probability = torch.zeros(score.shape, dtype=torch.float64)
     for part in range(5):
         learn = fold != part
-        fitted = module._fit(score[learn], (right & judged)[learn], judged[learn], "platt")
+        fitted = fits.fit_method(score[learn], (right & judged)[learn], judged[learn], "platt")
         probability[~learn] = module._probabilities(score[~learn], *fitted)
     return probability[judged], right[judged]
 

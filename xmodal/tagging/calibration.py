@@ -26,17 +26,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Int8
-from sklearn.isotonic import IsotonicRegression
 from torch import Tensor
 
 from xmodal.embeddings import written_aside
 from xmodal.errors import ModelError, SpaceMismatchError
 from xmodal.metrics import brier_score, log_loss, reliability
+from xmodal.tagging.fits import METHODS, Method, fit_method, in_scores, standardised
 
 FORMAT_VERSION = 1
-Method = Literal["temperature", "platt", "isotonic"]
-METHODS: tuple[Method, ...] = ("temperature", "platt", "isotonic")
-ISOTONIC_EXAMPLES = 50
 FEW_EXAMPLES = 5
 
 
@@ -203,14 +200,14 @@ def calibrate_to_prior(
         raise ValueError(f"prior must be between 0 and 1 and slope above 0, got {prior} and {slope}")
     if reference_score.ndim != 2 or reference_score.shape[1] != len(tags) or len(reference_score) < 2:
         raise ValueError(f"reference scores must be [at least 2, {len(tags)} tags], got {tuple(reference_score.shape)}")
-    standard, mean, deviation = _standardised(reference_score, torch.ones_like(reference_score, dtype=torch.bool))
+    standard, mean, deviation = standardised(reference_score, torch.ones_like(reference_score, dtype=torch.bool))
     low, high = torch.full_like(share, -60.0), torch.full_like(share, 60.0)
     for _ in range(80):  # bisection: the mean probability rises with the intercept
         middle = (low + high) / 2
         too_many = torch.sigmoid(slope * standard + middle).mean(0) > share
         low, high = torch.where(too_many, low, middle), torch.where(too_many, middle, high)
     cut = torch.stack([torch.quantile(standard[:, c], 1 - share[c]) for c in range(len(tags))])
-    per_score, intercept = _in_scores(torch.full_like(share, slope), middle, mean, deviation)
+    per_score, intercept = in_scores(torch.full_like(share, slope), middle, mean, deviation)
     return Calibration(
         tags=tuple(tags),
         space_id=space_id,
@@ -273,12 +270,12 @@ def fit_calibration(
     for part in range(folds):
         learn, test = fold != part, fold == part
         for name in tried:
-            fitted = _fit(score[learn], right[learn], judged[learn], name)
+            fitted = fit_method(score[learn], right[learn], judged[learn], name)
             held_out[name][test] = _probabilities(score[test], *fitted)
     losses = {name: log_loss(probability, right, judged) for name, probability in held_out.items()}
     best = min(losses, key=lambda name: losses[name])
     probability = held_out[best]
-    slope, intercept, steps = _fit(score, right, judged, best)
+    slope, intercept, steps = fit_method(score, right, judged, best)
     threshold = best_thresholds(probability, right, judged)
     unsure = 0.0 if max_error is None else _band(probability, right, judged, threshold, max_error)
     decided = judged & ((probability - threshold).abs() >= unsure) if unsure > 0 else judged
@@ -373,95 +370,3 @@ def _probabilities(
 ) -> Tensor:
     made = Calibration(tuple(map(str, range(len(slope)))), "", slope, intercept, torch.zeros(len(slope)), steps=steps)
     return made.probabilities(score.double())
-
-
-def _fit(
-    score: Tensor, right: Tensor, judged: Tensor, method: Method
-) -> tuple[Tensor, Tensor, dict[int, tuple[np.ndarray, np.ndarray]]]:
-    standard, mean, deviation = _standardised(score, judged)
-    target, weight = right.double(), judged.double()
-    slope, intercept = _fit_temperature(standard, target, weight)
-    if method != "temperature":
-        slope, intercept = _fit_platt(standard, target, weight, slope, intercept)
-    slope, intercept = _in_scores(slope, intercept, mean, deviation)
-    steps = {}
-    if method == "isotonic":
-        wrong = judged & ~right
-        enough = (right.sum(0) >= ISOTONIC_EXAMPLES) & (wrong.sum(0) >= ISOTONIC_EXAMPLES)
-        for column in enough.nonzero().flatten().tolist():
-            keep = judged[:, column]
-            # Never quite 0 or 1: a step that saw no counter-example is no certainty.
-            low, high = 1 / (int(keep.sum()) + 2), 1 - 1 / (int(keep.sum()) + 2)
-            rising = IsotonicRegression(y_min=low, y_max=high).fit(
-                score[keep, column].double().numpy(), target[keep, column].numpy()
-            )
-            steps[column] = (rising.X_thresholds_, rising.y_thresholds_)
-    return slope, intercept, steps
-
-
-def _standardised(score: Tensor, judged: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores by their tag's mean and deviation over judged tracks; a tag whose scores are all equal keeps them."""
-    values, weight = score.double(), judged.double()
-    count = weight.sum(0).clamp(min=1)
-    mean = (values * weight).sum(0) / count
-    deviation = (((values - mean).square() * weight).sum(0) / count).sqrt()
-    deviation = torch.where(deviation > 1e-9, deviation, torch.ones_like(deviation))
-    return (values - mean) / deviation, mean, deviation
-
-
-def _in_scores(slope: Tensor, intercept: Tensor, mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
-    """Slope and intercept of a standardised score as those of the score itself."""
-    per_score = slope / deviation
-    return per_score, intercept - per_score * mean
-
-
-def _fit_temperature(x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """One slope and an intercept for each tag, by Newton's method; the intercepts eliminated from each step.
-
-    Half an example and half a counter-example at the mean score (Jeffreys' prior for a share) keep the intercepts of
-    tags without examples finite, and a weak pull towards 0 the slope of labels that scores part perfectly.
-    """
-    tags = x.shape[1]
-    share = ((y * weight).sum(0) + 0.5) / (weight.sum(0) + 1)
-    slope, intercept = x.new_zeros(()), torch.logit(share)
-    for _ in range(100):
-        p = torch.sigmoid(slope * x + intercept)
-        q = torch.sigmoid(intercept)
-        curve, residual = weight * p * (1 - p), weight * (p - y)
-        gradient_slope = (residual * x).sum() + 0.01 * tags * slope
-        gradient = residual.sum(0) + (q - 0.5)
-        diagonal = curve.sum(0) + q * (1 - q)
-        cross = (curve * x).sum(0)
-        rest = (curve * x * x).sum() + 0.01 * tags - (cross.square() / diagonal).sum()
-        step_slope = (gradient_slope - (cross * gradient / diagonal).sum()) / rest
-        step = (gradient - cross * step_slope) / diagonal
-        if float(slope) == 0 and float(step_slope) >= 0:  # at the bound the intercepts go on alone
-            step = gradient / diagonal
-        moved, step = (slope - step_slope.clamp(-2, 2)).clamp(min=0), step.clamp(-2, 2)
-        change = max(float((moved - slope).abs()), float(step.abs().max()))
-        slope, intercept = moved, intercept - step
-        if change < 1e-9:
-            break
-    return slope.expand(tags), intercept
-
-
-def _fit_platt(x: Tensor, y: Tensor, weight: Tensor, slope: Tensor, intercept: Tensor) -> tuple[Tensor, Tensor]:
-    """A slope and an intercept for each tag, under a normal prior of deviation 1 around the temperature fit."""
-    slope_prior, intercept_prior = slope, intercept
-    for _ in range(100):
-        p = torch.sigmoid(slope * x + intercept)
-        curve, residual = weight * p * (1 - p), weight * (p - y)
-        g_slope = (residual * x).sum(0) + (slope - slope_prior)
-        g_intercept = residual.sum(0) + (intercept - intercept_prior)
-        aa, ab, bb = (curve * x * x).sum(0) + 1, (curve * x).sum(0), curve.sum(0) + 1
-        determinant = aa * bb - ab.square()
-        step_slope = ((bb * g_slope - ab * g_intercept) / determinant).clamp(-2, 2)
-        step = ((aa * g_intercept - ab * g_slope) / determinant).clamp(-2, 2)
-        held = (slope == 0) & (step_slope >= 0)  # at the bound the intercept goes on alone
-        step = torch.where(held, (g_intercept / bb).clamp(-2, 2), step)
-        moved = (slope - step_slope).clamp(min=0)
-        change = torch.maximum((moved - slope).abs(), step.abs())
-        slope, intercept = moved, intercept - step
-        if float(change.max()) < 1e-9:
-            break
-    return slope, intercept
