@@ -95,7 +95,7 @@ class Catalogue:
         chosen = self.index.select(where)
         if not self.windowed:
             return np.flatnonzero(np.isin(self.first_row, chosen)).tolist()
-        ids = [self.index.ids[row] for row in chosen.tolist()]
+        ids = self.index.ids_of(chosen)
         names = self.index.values("track", chosen)
         found = {self._places[id_ if name is None else str(name)] for id_, name in zip(ids, names, strict=True)}
         return sorted(found)

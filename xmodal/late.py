@@ -10,8 +10,6 @@ groups of lines of its lyrics that ``xmodal embed --lyrics`` writes.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
@@ -94,10 +92,12 @@ def late_search(
     vectors = index.vectors(rows)
     scores = max_similarity(queries, vectors, owner)
     nearness = (queries @ vectors.T).max(axis=0)
-    hits: list[Hit] = []
-    for place in np.argsort(-scores, kind="stable")[:k].tolist():
-        mine = np.flatnonzero(owner == place)
-        row = int(rows[mine[nearness[mine].argmax()]])
-        facts = index.metadata[row]
-        hits.append(Hit(0, index.ids[row], float(scores[place]), facts, facts.get("start_seconds")))
-    return [replace(hit, rank=rank) for rank, hit in enumerate(hits, start=1)]
+    order = np.argsort(-scores, kind="stable")[:k].tolist()
+    nearest_of = [mine[nearness[mine].argmax()] for mine in (np.flatnonzero(owner == place) for place in order)]
+    best = rows[nearest_of]
+    return [
+        Hit(rank, id_, float(scores[place]), facts, facts.get("start_seconds"))
+        for rank, (place, id_, facts) in enumerate(
+            zip(order, index.ids_of(best), index.facts(best), strict=True), start=1
+        )
+    ]

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int64
 
 from xmodal import refine
 from xmodal.index import Condition, Index
@@ -172,9 +173,9 @@ def search(
             scores, rows = index.search(
                 query_vectors, wanted, space_id=space_id, among=among, where=where, breadth=breadth
             )
-            hits = [_hits(index, *result, k, one_per) for result in zip(scores.tolist(), rows.tolist(), strict=True)]
-            if rows.shape[1] < wanted or all(len(found) == k for found in hits):
-                return hits
+            chosen = _chosen(index, rows, k, one_per)
+            if rows.shape[1] < wanted or all(len(places) == k for places in chosen):
+                return _hits(index, scores, rows, chosen)
             wanted *= 4  # windows of the same tracks took the places: look deeper
 
 
@@ -278,19 +279,40 @@ def _tensors(scores: np.ndarray, rows: np.ndarray) -> tuple[Any, Any]:
     return torch.from_numpy(scores[None].astype(np.float32)), torch.from_numpy(np.asarray(rows)[None])
 
 
-def _hits(index: Index, scores: Sequence[float], rows: Sequence[int], k: int, one_per: str | None) -> list[Hit]:
-    groups = [None] * len(rows) if one_per is None else index.values(one_per, rows)
-    chosen: list[int] = []  # places in the result
-    seen: set[Any] = set()
-    for place, group in enumerate(groups):
-        if group is not None and group in seen:
-            continue
-        seen.add(group)
-        chosen.append(place)
-        if len(chosen) == k:
-            break
-    metadata = index.facts([rows[place] for place in chosen])
-    return [
-        Hit(rank, index.ids[rows[place]], scores[place], facts, facts.get("start_seconds"))
-        for rank, (place, facts) in enumerate(zip(chosen, metadata, strict=True), start=1)
-    ]
+def _chosen(index: Index, rows: Int64[np.ndarray, "queries found"], k: int, one_per: str | None) -> list[list[int]]:
+    """For each query the places of its hits in what was found, best first."""
+    if one_per is None:
+        return [list(range(min(k, rows.shape[1])))] * len(rows)
+    groups = iter(index.values(one_per, rows.ravel()))  # one question for all queries
+    chosen: list[list[int]] = []
+    for found in rows:
+        places: list[int] = []
+        seen: set[Any] = set()
+        for place, group in enumerate([next(groups) for _ in found]):
+            if len(places) == k:
+                break
+            if group is None or group not in seen:
+                seen.add(group)
+                places.append(place)
+        chosen.append(places)
+    return chosen
+
+
+def _hits(
+    index: Index,
+    scores: Float32[np.ndarray, "queries found"],
+    rows: Int64[np.ndarray, "queries found"],
+    chosen: list[list[int]],
+) -> list[list[Hit]]:
+    everything = np.concatenate([np.empty(0, np.int64), *(found[at] for found, at in zip(rows, chosen, strict=True))])
+    described = iter(zip(index.ids_of(everything), index.facts(everything), strict=True))
+    hits = []
+    for scored, places in zip(scores, chosen, strict=True):
+        said = zip(scored[places].tolist(), islice(described, len(places)), strict=True)
+        hits.append(
+            [
+                Hit(rank, id_, score, facts, facts.get("start_seconds"))
+                for rank, (score, (id_, facts)) in enumerate(said, start=1)
+            ]
+        )
+    return hits

@@ -129,7 +129,7 @@ def index_remove(args: Namespace) -> int:
     before = len(index)
     if not (args.ids or args.where):
         raise ValueError("say what to remove: ids, or --where CONDITION")
-    chosen = [index.ids[int(row)] for row in index.select(args.where)] if args.where else []
+    chosen = index.ids_of(index.select(args.where)) if args.where else []
     ids = list(dict.fromkeys([*args.ids, *chosen]))
     index.remove(ids)
     _save(index, args.index)

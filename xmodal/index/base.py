@@ -113,6 +113,11 @@ class Index(ABC):
         """What is known about some rows, asked for at once: far faster than ``metadata`` row by row."""
         return self._items.metadata.take(np.asarray(rows, np.int64))
 
+    def ids_of(self, rows: Sequence[int] | np.ndarray) -> list[str]:
+        """The ids of some rows, asked for at once."""
+        ids = self.ids
+        return [ids[row] for row in np.asarray(rows, np.int64).tolist()]
+
     def values(self, key: str, rows: Sequence[int] | np.ndarray) -> list[Any]:
         """One key of the metadata of some rows; None where it is missing."""
         return self._items.metadata.values(key, np.asarray(rows, np.int64))
@@ -260,7 +265,7 @@ class Index(ABC):
             if rows is None:
                 ids, facts = list(self.ids), list(self.metadata)
             else:
-                ids, facts = [self.ids[row] for row in rows], [self.metadata[row] for row in rows]
+                ids, facts = self.ids_of(rows), self.facts(rows)
             return Embeddings(ids, self.vectors(rows), self.space_id, facts, self.model, dict(self.view))
 
     def close(self) -> None:  # noqa: B027  (an engine in memory has nothing to give back)

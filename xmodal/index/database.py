@@ -151,10 +151,17 @@ class DatabaseIndex(Index):
         """What is known about each row, asked for when it is looked at."""
         return _Column(self._database, "metadata")
 
+    def ids_of(self, rows: Sequence[int] | np.ndarray) -> list[str]:
+        """The ids of some rows, by one question."""
+        return self._of("id", rows)
+
     def facts(self, rows: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
         """What is known about some rows, by one question."""
+        return self._of("metadata", rows)
+
+    def _of(self, field: str, rows: Sequence[int] | np.ndarray) -> list[Any]:
         wanted = np.asarray(rows, np.int64).tolist()
-        found = self._database.get(list(dict.fromkeys(wanted)), "metadata") if wanted else {}
+        found = self._database.get(list(dict.fromkeys(wanted)), field) if wanted else {}
         return [found[row] for row in wanted]
 
     def values(self, key: str, rows: Sequence[int] | np.ndarray) -> list[Any]:
