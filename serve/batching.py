@@ -1,9 +1,10 @@
 """Requests that come at the same time share a pass of the model.
 
-A batch starts when it is full or when its first item has waited ``max_wait_seconds``; while one is computed the next
-gathers. What waits is bounded: a request that finds no room is refused at once (429 with Retry-After) instead of
-making everybody late. Who gives up (its client left, its time is over) takes its items out of the queue, so that
-nothing is computed for nobody.
+While one batch is computed the next gathers. It starts when it is full, when its first item has waited
+``max_wait_seconds``, or at once if the batch before it was one request's: then nobody is there to wait for, and who
+asks alone does not wait. What waits is bounded: a request that finds no room is refused at once (429 with Retry-After)
+instead of making everybody late. Who gives up (its client left, its time is over) takes its items out of the queue, so
+that nothing is computed for nobody.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Batcher(Generic[Item, Result]):
         compute: Items to as many results, in order; called in the executor.
         executor: Where to compute.
         max_batch: Items of one batch.
-        max_wait_seconds: How long the first item of a batch waits for others.
+        max_wait_seconds: How long the first item of a batch waits for others, while requests come together.
         queue: Items that may wait.
         observe: Told of each batch: its size, the seconds of its computing, the seconds that its first item waited.
     """
@@ -49,6 +50,7 @@ class Batcher(Generic[Item, Result]):
         self.max_batch, self.max_wait_seconds, self.queue = max_batch, max_wait_seconds, queue
         self._entries: deque[tuple[_Request[Item, Result], int]] = deque()
         self._waiting = 0  # entries whose request has not given up
+        self._together = False  # whether the last batch was of several requests
         self._arrived = asyncio.Event()
         self._seconds_an_item = 0.01
         self._worker: asyncio.Task[None] | None = None
@@ -110,13 +112,15 @@ class Batcher(Generic[Item, Result]):
                 self._arrived.clear()
                 await self._arrived.wait()
             since = self._entries[0][0].since
-            while self._waiting < self.max_batch and (left := since + self.max_wait_seconds - loop.time()) > 0:
+            until = since + self.max_wait_seconds if self._together else since
+            while self._waiting < self.max_batch and (left := until - loop.time()) > 0:
                 self._arrived.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._arrived.wait(), left)
             batch = self._take()
             if not batch:
                 continue
+            self._together = any(request is not batch[0][0] for request, _ in batch)
             begun = loop.time()
             await self._answer(batch)
             seconds = loop.time() - begun

@@ -63,7 +63,10 @@ class Settings:
     max_batch: int = field(default=32, metadata=_said("texts that share one pass of the model", least=1))
     max_audio_batch: int = field(default=8, metadata=_said("windows of audio that share one pass", least=1))
     max_wait_ms: float = field(
-        default=4.0, metadata=_said("how long a text waits for others before its batch starts", least=0)
+        default=4.0,
+        metadata=_said(
+            "how long a text waits for others before its batch starts, while requests come together", least=0
+        ),
     )
     queue: int = field(
         default=512, metadata=_said("texts that may wait; beyond that requests are answered 429", least=1)

@@ -34,7 +34,9 @@ class TextCache:
 
     def put(self, space_id: str, text: str, vector: Float32[np.ndarray, " dim"]) -> None:
         """Remember a vector; the one that was asked for longest ago goes."""
-        self._vectors[space_id, text] = vector
+        # A copy, made in this thread: a vector out of a batch is a view that would keep all of the batch, and what
+        # stays for long among a model's passing tensors leaves gaps that its thread's allocator cannot use.
+        self._vectors[space_id, text] = vector.copy()
         self._vectors.move_to_end((space_id, text))
         while len(self._vectors) > self.size:
             self._vectors.popitem(last=False)

@@ -76,24 +76,42 @@ def test_requests_that_come_together_share_batches_and_get_their_own_results():
     assert [len(batch) for batch in computer.batches] == [4, 4, 4, 4]
 
 
+def together(batcher):
+    """Two requests that come together: whoever is next may wait for company."""
+    return asyncio.gather(batcher.submit([8]), batcher.submit([9]))
+
+
 def test_a_batch_that_is_not_full_waits_only_so_long():
     async def one(batcher, computer):
-        return await batcher.submit([1])
+        await together(batcher)
+        begun = asyncio.get_running_loop().time()
+        return await batcher.submit([1]), asyncio.get_running_loop().time() - begun
 
-    (result, computer) = run(one, max_wait_seconds=0.05)
+    (result, seconds), computer = run(one, max_wait_seconds=0.05)
     assert result == [2]
-    assert computer.batches == [[1]]
+    assert computer.batches == [[8, 9], [1]]
+    assert seconds >= 0.05
+
+
+def test_who_asks_alone_does_not_wait_for_others():
+    async def alone(batcher, computer):
+        return [await batcher.submit([1]), await batcher.submit([2, 3]), await batcher.submit([4])]
+
+    results, computer = run(alone, max_wait_seconds=60.0)  # the test would give up before
+    assert results == [[2], [4, 6], [8]]
+    assert computer.batches == [[1], [2, 3], [4]]
 
 
 def test_what_comes_while_a_batch_waits_joins_it():
     async def two(batcher, computer):
+        await together(batcher)
         first = asyncio.create_task(batcher.submit([1]))
         await asyncio.sleep(0.02)
         return await asyncio.gather(first, batcher.submit([2]))
 
     results, computer = run(two, max_wait_seconds=5.0, max_batch=2)
     assert results == [[2], [4]]
-    assert computer.batches == [[1, 2]]
+    assert computer.batches == [[8, 9], [1, 2]]
 
 
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_again():
@@ -211,7 +229,7 @@ def test_everybody_gets_its_own_whatever_the_sizes_and_whoever_leaves(sizes, max
 
 
 def test_texts_are_remembered_by_space_and_the_oldest_goes():
-    async def ask(batcher, computer):
+    async def ask(batcher):
         cache = TextCache(2)
         first, second = TextVectors("one", batcher, cache), TextVectors("two", batcher, cache)
         found = [await first.of(["a", "a", "b"]), await first.of(["b"]), await second.of(["a"]), await first.of(["a"])]
@@ -220,18 +238,19 @@ def test_texts_are_remembered_by_space_and_the_oldest_goes():
     class Repeater(Computer):
         def __call__(self, items):
             self.batches.append(list(items))
-            return [item * 2 for item in items]
+            return [np.frombuffer(2 * item.encode(), np.uint8) for item in items]
 
     async def inside():
         repeater = Repeater()
         with ThreadPoolExecutor(1) as executor:
             batcher = Batcher(repeater, executor, max_batch=8, max_wait_seconds=0, queue=9)
-            result = await ask(batcher, repeater)
+            result = await ask(batcher)
             await batcher.close()
         return result, repeater.batches
 
     (found, size), batches = asyncio.run(inside())
-    assert found == [["aa", "aa", "bb"], ["bb"], ["aa"], ["aa"]]
+    said = [["".join(map(chr, vector)) for vector in vectors] for vectors in found]
+    assert said == [["aa", "aa", "bb"], ["bb"], ["aa"], ["aa"]]
     assert batches == [["a", "b"], ["a"], ["a"]], "once a text, once more in another space, and again when forgotten"
     assert size == 2
 
