@@ -75,8 +75,12 @@ async def asked_by_line(running: Running, line: str, settings: Settings) -> Aske
         Problem: As :func:`asked_by_terms`.
     """
     check_texts(settings, [line])
+    index = running.deployed.index
     with refusals():
-        terms = await running.in_thread(parse_query, line, running.deployed.index, files=False)
+        if "id:" in line:  # it may ask the index, which may be a database
+            terms = await running.in_thread(parse_query, line, index, files=False)
+        else:
+            terms = parse_query(line, index, files=False)
     if len(terms) > settings.max_terms:
         raise Problem(422, f"a query may have {settings.max_terms} terms, got {len(terms)}")
     if not any(term.weight > 0 for term in terms):

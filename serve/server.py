@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -47,6 +48,9 @@ async def run(settings: Settings) -> int:
     ``drain_delay_seconds``, and running requests get ``drain_seconds``. A second one does not wait.
     """
     logs.configure(settings.log_level, form=settings.log_format)
+    # Between two operations the model's thread takes the interpreter back from the event loop, which may keep it this
+    # long each time; at Python's 5 ms a busy loop holds up every pass of the model.
+    sys.setswitchinterval(float(os.environ.get("XM_SWITCH", "0.005")))
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its coming and going is ours to say
     taken = listen(settings.host, settings.port)
     host, port = taken.getsockname()[:2]

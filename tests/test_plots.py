@@ -15,8 +15,9 @@ def vectors(rows, dim, seed=0):
     return made / np.linalg.norm(made, axis=1, keepdims=True)
 
 
-def test_principal_axes_are_those_of_the_covariance():
-    made = vectors(50, 6)
+@pytest.mark.parametrize(("rows", "dim"), [(50, 6), (7, 6), (6, 6), (5, 9)])
+def test_principal_axes_are_those_of_the_covariance(rows, dim):
+    made = vectors(rows, dim)
     points, shares = principal_axes(made)
     variances = np.linalg.eigvalsh(np.cov(made.T, bias=True))[::-1]
     np.testing.assert_allclose(points.var(axis=0), variances[:2], rtol=1e-9)

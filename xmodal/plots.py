@@ -94,13 +94,19 @@ def principal_axes(
     The sign of an axis is arbitrary; it is fixed so that the largest coordinate is positive and pictures repeat.
     """
     centred = vectors - vectors.mean(axis=0)
-    left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
     points = np.zeros((len(vectors), 2))
-    count = min(2, len(sizes))
-    points[:, :count] = left[:, :count] * sizes[:count]
+    if len(vectors) > vectors.shape[1]:
+        # The axes are eigenvectors of a dim x dim matrix: far less work than a decomposition of all items.
+        squares, axes = np.linalg.eigh(centred.T @ centred)
+        squares, axes = np.maximum(squares[::-1], 0.0), axes[:, :-3:-1]
+        points[:, : axes.shape[1]] = centred @ axes
+    else:
+        left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
+        squares, count = sizes**2, min(2, len(sizes))
+        points[:, :count] = left[:, :count] * sizes[:count]
     points *= np.where(points[np.abs(points).argmax(axis=0), [0, 1]] < 0, -1.0, 1.0)
-    total = float((sizes**2).sum()) or 1.0
-    shares = [float(size**2) / total for size in sizes[:2]] + [0.0, 0.0]
+    total = float(squares.sum()) or 1.0
+    shares = [float(square) / total for square in squares[:2]] + [0.0, 0.0]
     return points, (shares[0], shares[1])
 
 

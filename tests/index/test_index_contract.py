@@ -15,6 +15,7 @@ from xmodal.embeddings import Embeddings
 from xmodal.errors import IndexFormatError, SpaceMismatchError
 from xmodal.index import ENGINES, Index
 from xmodal.index.where import facets, holds, parse_where
+from xmodal.search import search
 
 SPACE, DIM, ROWS = "0123456789abcdef", 24, 1500
 KINDS = [*sorted(ENGINES), "ivf+int8"]
@@ -528,8 +529,20 @@ def test_metadata_of_some_rows_are_what_a_look_at_each_gives(kind):
     index = build_index(windowed([1, "1", None, "a", "a"]), kind)
     index.add(export(3, 8, prefix="more", metadata=[{"n": [1, {"x": None}], "tags": ["é"]}, {}, {"n": "text"}]))
     rows = index.rows_of(["more2", "t3", "more0", "t0", "t3", "more1"])
+    assert index.ids_of(rows) == ["more2", "t3", "more0", "t0", "t3", "more1"]
     assert index.facts(rows) == [index.metadata[int(row)] for row in rows]
     for key in ("n", "track", "start_seconds", "tags", "absent"):
         assert index.values(key, rows) == [index.metadata[int(row)].get(key) for row in rows]
-    assert (index.facts([]), index.values("n", [])) == ([], [])
+    assert (index.facts([]), index.values("n", []), index.ids_of([])) == ([], [], [])
     assert ("t3" in index, "t9" in index, 3 in index) == (True, False, False)
+
+
+def test_the_hits_of_many_queries_ask_a_database_for_ids_and_metadata_once(kind, shared, monkeypatch):
+    if kind not in DATABASES:
+        pytest.skip("the rows are in memory")
+    asked, get = [], shared._database.get
+    monkeypatch.setattr(shared._database, "get", lambda rows, field: asked.append(field) or get(rows, field))
+    hits = search(shared, QUERIES[:5], 7, space_id=SPACE)
+    assert [len(found) for found in hits] == [7] * 5
+    assert sorted(asked) == ["id", "metadata", "metadata"], "which track a row is of, and what is shown of the hits"
+    assert all(hit.metadata["title"] == f"Title {hit.id.removeprefix('t')}" for found in hits for hit in found)

