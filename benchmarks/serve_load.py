@@ -8,8 +8,9 @@
 The peer (serve_load_peer.py) is FastAPI + sentence-transformers + FAISS without batching. Both sides have the same text
 model (all-MiniLM-L6-v2 and a linear map to 512 dimensions), the same vectors in the same FAISS graph with the same
 breadth, one process each with OMP_NUM_THREADS=1, uvicorn, and answer ten tracks with their metadata; that both give the
-same tracks is checked first. The vectors are made: clustered, as music is. Texts are distinct, so no cache of queries
-can help; "repeated" asks 200 texts again and again with our cache on. The load comes from a process of its own on the
+same tracks is checked first. The peer has no tags by ear, so ours is asked for none (tags=0) but in "xmodal, tags by
+ear". The vectors are made: clustered, as music is. Texts are distinct, so no cache of queries can help;
+"repeated" asks 200 texts again and again with our cache on. The load comes from a process of its own on the
 same machine, so that server and load share its cores; its part is printed.
 """
 
@@ -41,10 +42,12 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "
 OURS = ["--text-cache", "0"]
 SIDES = {
     "xmodal": OURS,
+    "xmodal, tags by ear": OURS,
     "xmodal, no batching": [*OURS, "--max-batch", "1", "--max-wait-ms", "0"],
     "plain app": None,
     "xmodal, repeated": [],
 }
+TAGS = {"xmodal, tags by ear": 5}  # of each hit; none of the other sides
 
 
 def make(folder: Path, tracks: int) -> None:
@@ -152,7 +155,7 @@ def under_load(folder: Path, clients: list[int], seconds: float) -> list[dict[st
             for count in clients:
                 before = cpu_seconds(pid)
                 distinct = 200 if "repeated" in side else 0
-                said = load(port, path, count, seconds, first, distinct)
+                said = load(port, f"{path}?tags={TAGS.get(side, 0)}", count, seconds, first, distinct)
                 first += said["used"]
                 busy = cpu_seconds(pid) - before
                 milliseconds = np.sort(np.asarray(said["latencies"] or [np.nan])) * 1000
@@ -181,6 +184,7 @@ def over_time(folder: Path, requests: int, every: int) -> tuple[float, float, li
     """Growth of memory in MB a thousand requests, its own and that of mapped files, and the readings."""
     readings = []
     with server(folder, []) as (port, path, pid):
+        path += "?tags=5"
         load(port, path, 64, 1e6, 0, 0, 2 * every)  # the cache of queries fills, allocators find their size
         print(f"after {2 * every} requests to warm up: {_said(*memory(pid))}")
         for done in range(every, requests + 1, every):
@@ -204,7 +208,7 @@ def of_two_workers(folder: Path) -> dict[str, dict[str, float]]:
     for name, flags in (("mapped", []), ("in memory", ["--mmap", "no"])):
         with server(folder, flags) as (one, path, first), server(folder, flags) as (other, _, second):
             for port in (one, other):
-                load(port, path, 8, 1e6, 0, 0, 100)
+                load(port, f"{path}?tags=5", 8, 1e6, 0, 0, 100)
             readings = []
             for pid in (first, second):
                 said = Path(f"/proc/{pid}/smaps_rollup").read_text()

@@ -1,6 +1,6 @@
 """The load of serve_load.py: some clients that ask one text after another, each on a connection of its own.
 
-    python benchmarks/serve_load_client.py PORT PATH CLIENTS SECONDS FIRST DISTINCT [REQUESTS]
+    python benchmarks/serve_load_client.py PORT PATH?NAME=VALUE CLIENTS SECONDS FIRST DISTINCT [REQUESTS]
 
 Prints one JSON object: how many answers, their latencies, failures, and the CPU time that asking took.
 """
@@ -54,7 +54,7 @@ async def ask(port: int, path: str, numbers: count[int], distinct: int, state: d
         if number >= state["most"]:  # type: ignore[operator]
             break
         words = text(number % distinct if distinct else number)
-        request = f"GET {path}?q={quote(words)}&k=10 HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
+        request = f"GET {path}&q={quote(words)}&k=10 HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
         begun = time.perf_counter()
         try:
             if writer is None:

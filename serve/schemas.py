@@ -356,8 +356,9 @@ class Uploaded(Model):
 class Waveform(Model):
     """How loud a track is from its start to its end."""
 
-    model_config = _example({"peaks": [0.1, 0.8, 0.4], "duration_seconds": 31.5})
+    model_config = _example({"space_id": "3f9a1c0de5b27a84", "peaks": [0.1, 0.8, 0.4], "duration_seconds": 31.5})
 
+    space_id: str = Field(description="of the catalogue; peaks are of the file and the same in every space")
     peaks: list[float] = Field(description="largest sample of each part, from 0 to 1")
     duration_seconds: float
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 import sys
@@ -18,6 +17,8 @@ from serve.connections import protocol
 from serve.service import Service
 from serve.settings import Settings
 from xmodal.errors import XmodalError
+
+_SWITCH_SECONDS = 0.0005
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -48,9 +49,9 @@ async def run(settings: Settings) -> int:
     ``drain_delay_seconds``, and running requests get ``drain_seconds``. A second one does not wait.
     """
     logs.configure(settings.log_level, form=settings.log_format)
-    # Between two operations the model's thread takes the interpreter back from the event loop, which may keep it this
-    # long each time; at Python's 5 ms a busy loop holds up every pass of the model.
-    sys.setswitchinterval(float(os.environ.get("XM_SWITCH", "0.005")))
+    # After each operation the model's thread asks for the interpreter again, and a busy event loop may keep it this
+    # long: a pass has hundreds of operations, so Python's 5 ms would hold it up for longer than it computes.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its coming and going is ours to say
     taken = listen(settings.host, settings.port)
     host, port = taken.getsockname()[:2]

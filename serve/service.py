@@ -17,6 +17,7 @@ import torch
 from serve import logs
 from serve.decoding import DecoderPool, UploadStore
 from serve.deployed import Deployed, deploy
+from serve.fetching import Fetcher
 from serve.metrics import Metrics
 from serve.problems import Problem
 from serve.running import Running
@@ -48,6 +49,7 @@ class Service:
         metrics: What is counted.
         decoders: Decode audio files.
         store: Uploads as files, while they are read.
+        fetcher: Sounds by URL, from the hosts that the settings name.
         uploads: Vectors of uploads.
         peaks: Waveforms that were asked for last.
         drawing: Holds back waveforms that would keep all decoders busy.
@@ -73,6 +75,7 @@ class Service:
         self._tasks: list[asyncio.Task[None]] = []
         self._reloading = asyncio.Lock()
         self._stamp: Any = None
+        self.fetcher = Fetcher(settings.fetch_host, max_bytes=settings.upload_max_bytes, seconds=settings.fetch_seconds)
         self.uploads = Uploads(settings.uploads, settings.upload_keep_seconds)
         self.peaks = Waveforms(_WAVEFORMS)
         # A page draws many at once; a decoder stays free for sounds that are sent.

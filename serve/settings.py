@@ -132,6 +132,14 @@ class Settings:
     rate_limit_per_minute: int = field(
         default=0, metadata=_said("requests of one client a minute; 0 is no limit", least=0)
     )
+    fetch_host: tuple[str, ...] = field(
+        default=(),
+        metadata=_said(
+            "hosts from which sounds may be fetched by URL: cdn.example, cdn.example:8443, or store.internal=10.0.0.5 "
+            "for one without a public address; without one nothing is fetched"
+        ),
+    )
+    fetch_seconds: float = field(default=20.0, metadata=_said("what fetching one sound may take", least=0.1))
     host_name: tuple[str, ...] = field(
         default=(), metadata=_said("names that the server answers to, besides those of this machine")
     )

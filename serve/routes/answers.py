@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import Request, Response
 from starlette.datastructures import UploadFile
 
-from serve.decoding import Decoded
+from serve.decoding import Decoded, ReadableUpload
 from serve.problems import Problem
 from serve.running import Running
 from serve.service import Service
@@ -67,22 +67,37 @@ async def file_of(request: Request) -> AsyncIterator[UploadFile]:
         yield file
 
 
-async def hear(request: Request, running: Running) -> tuple[str, Decoded, FileWindows]:
+async def hear(request: Request, running: Running, url: str | None = None) -> tuple[str, Decoded, FileWindows]:
     """The file of a request: what it is called, its samples, and its windows with their vectors.
+
+    Args:
+        request: It brings the file, unless there is a ``url``.
+        running: The model.
+        url: Where the file is to be fetched.
 
     Raises:
         Problem: If there is no file, or no room for it now.
         AudioError: If it cannot be decoded.
     """
     service = service_of(request)
-    async with file_of(request) as file:
-        if (file.size or 0) > service.settings.upload_max_bytes:
-            raise Problem(413, f"a sound may have {service.settings.upload_max_bytes} bytes, this one has {file.size}")
-        name = shown_name(file.filename)
-        async with service.store.receive(file) as path:
-            rate = running.deployed.embedder.model.sample_rate
-            decoded = await service.decoders.decode(path, rate, name=name)
+    if url is not None:
+        async with service.fetcher.open(url) as fetched:
+            name = shown_name(fetched.name)
+            decoded = await _decoded(service, running, fetched, name)
+    else:
+        async with file_of(request) as file:
+            if (file.size or 0) > service.settings.upload_max_bytes:
+                raise Problem(
+                    413, f"a sound may have {service.settings.upload_max_bytes} bytes, this one has {file.size}"
+                )
+            name = shown_name(file.filename)
+            decoded = await _decoded(service, running, file, name)
     return name, decoded, await running.embed(decoded)
+
+
+async def _decoded(service: Service, running: Running, file: ReadableUpload, name: str) -> Decoded:
+    async with service.store.receive(file) as path:
+        return await service.decoders.decode(path, running.deployed.embedder.model.sample_rate, name=name)
 
 
 def shown_name(name: str | None) -> str:

@@ -71,6 +71,10 @@ async def waveform(
             peaks = await running.in_thread(Peaks.of, decoded.samples, RATE_HZ)
             service.peaks.keep(key, peaks)
     return Answer(
-        {"peaks": peaks.shown(points), "duration_seconds": peaks.duration_seconds},
+        {
+            "space_id": running.deployed.space_id,
+            "peaks": peaks.shown(points),
+            "duration_seconds": peaks.duration_seconds,
+        },
         headers={"Cache-Control": "private, max-age=600"},
     )

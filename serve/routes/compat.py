@@ -50,7 +50,13 @@ async def openai(request: Request, body: OpenAIRequest) -> Response:
 async def models(request: Request) -> dict[str, Any]:
     """One model: the one that is served."""
     deployed = service_of(request).running.deployed
-    model = {"id": deployed.name, "object": "model", "created": 0, "owned_by": "xmodal"}
+    model = {
+        "id": deployed.name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "xmodal",
+        "space_id": deployed.space_id,
+    }
     return {"object": "list", "data": [model]}
 
 
@@ -67,7 +73,8 @@ async def tei(request: Request, body: TeiRequest) -> Response:
     async with service.request() as running:
         with refusals():
             vectors = await running.texts.of(texts)
-    return Answer(np.stack(vectors).tolist())
+    # The answer is a bare list by that interface, so the space is named in the head.
+    return Answer(np.stack(vectors).tolist(), headers={"X-Space-Id": running.deployed.space_id})
 
 
 @router.get("/info", summary="The model, as text-embeddings-inference describes it")

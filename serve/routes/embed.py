@@ -17,6 +17,10 @@ from serve.service import Service
 from xmodal.embedder import FileWindows
 
 router = APIRouter(prefix="/v1", tags=["embed"])
+Url = Annotated[
+    Words | None,
+    Query(description="where the sound is to be fetched, if the server was started with --fetch-host for its host"),
+]
 
 
 @router.post("/embed/text", summary="Texts to vectors", response_model=TextVectors)
@@ -48,20 +52,21 @@ async def embed_audio(
     request: Request,
     id: Annotated[Words | None, Query(description="a stored track, instead of a file", examples=["clip-00178"])] = None,
     windows: Annotated[bool, Query(description="give the vector of each window too")] = False,
+    url: Url = None,
 ) -> Response:
-    """The unit vector of a sound that is sent, or of a track by its id. A URL is never fetched."""
+    """The unit vector of a sound that is sent, or of a track by its id."""
     service = service_of(request)
-    if (id is None) == (not is_form(request)):
+    if (id is not None) + (url is not None) + is_form(request) != 1:
         raise Problem(
-            422 if id is not None or not request.headers.get("content-type") else 415,
-            "send either a sound as multipart/form-data with the field file, or the id of a stored track (?id=…)",
+            415 if id is None and url is None and request.headers.get("content-type") else 422,
+            "send either a sound as multipart/form-data with the field file, or ?id=… of a stored track, or a ?url=…",
         )
     async with service.request() as running:
         deployed = running.deployed
         answer: dict[str, Any] = {"space_id": deployed.space_id, "dim": deployed.embedder.dim}
         heard: FileWindows | None
         if id is None:
-            _, _, heard = await hear(request, running)
+            _, _, heard = await hear(request, running, url)
             answer |= {"vector": heard.pooled().tolist(), "duration_seconds": heard.end_seconds}
         else:
             place = place_of(deployed, id)
@@ -78,13 +83,15 @@ async def embed_audio(
     summary="A sound to search by",
     response_model=Uploaded,
     status_code=201,
-    openapi_extra={"requestBody": {"required": True, "content": UPLOAD_BODY}},
+    openapi_extra={"requestBody": {"required": False, "content": UPLOAD_BODY}},
 )
-async def upload(request: Request) -> Response:
+async def upload(request: Request, url: Url = None) -> Response:
     """Embed a sound once; the name that comes back is a term of queries for a while. The sound itself is not kept."""
     service = service_of(request)
+    if url is not None and is_form(request):
+        raise Problem(422, "send either a sound as multipart/form-data with the field file, or a url")
     async with service.request() as running:
-        name, _, heard = await hear(request, running)
+        name, _, heard = await hear(request, running, url)
     space_id = running.deployed.space_id
     key = service.uploads.keep(name, space_id, heard.pooled(), heard.end_seconds)
     return Answer(

@@ -77,6 +77,32 @@ def test_a_bound_itself_is_in_or_out_as_its_sign_says_for_a_row_and_for_columns(
     assert [rows[row]["year"] for row in rows_for(f"year{comparison}2", rows)] == held
 
 
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ('artist="Me | You"|Them', ("Me | You", "Them")),
+        ('artist=Them | "Me|You" ', ("Them", "Me|You")),
+        ('title="1990..1999"', ("1990..1999",)),
+        ('title="say ""a"" | b"', ('say "a" | b',)),
+        ('title=12" mix|other', ('12" mix', "other")),
+        ('title="open|shut', ('"open', "shut")),
+        ('title="a" b|c', ('"a" b', "c")),
+        ('title=""', ("",)),
+        ("title=a||b|", ("a", "", "b", "")),
+    ],
+)
+def test_a_value_in_quotes_is_taken_as_it_stands(text, values):
+    (condition,) = parse_where(text)
+    assert condition.values == values
+
+
+@given(st.lists(st.text(min_size=1), min_size=1, max_size=4))
+def test_any_value_can_be_written_in_quotes(values):
+    written = "|".join('"{}"'.format(value.replace('"', '""')) for value in values)
+    (condition,) = parse_where(f"artist={written}")
+    assert condition.values == tuple(values)
+
+
 VALUES = st.one_of(
     st.none(),
     st.booleans(),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import re
+import shutil
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -81,8 +84,6 @@ def asgi(application):
 
 
 def test_workers_for_embedding_give_the_models_vectors_in_shared_batches(example, fake_ray, served, tmp_path):
-    import json
-
     application = example.deployment(str(served / "model"), gpus=0, replicas=3)
     assert fake_ray["num_replicas"] == 3
     assert fake_ray["ray_actor_options"]["num_gpus"] == 0
@@ -152,3 +153,18 @@ def test_the_container_runs_as_nobody_in_particular_and_the_proxy_takes_what_the
     for path in ("/metrics", "/v1/reload"):
         assert f"location = {path} {{ deny all; }}" in proxy
         assert path in (DEPLOY / "Caddyfile").read_text()
+
+
+def test_nginx_reads_the_proxys_settings(tmp_path):
+    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if nginx is None:
+        pytest.skip("nginx is not installed")
+    settings = (DEPLOY / "nginx.conf").read_text()
+    settings = re.sub(r"worker(\d):8000", r"127.0.0.1:900\1", settings)  # else it looks for the names
+    (tmp_path / "nginx.conf").write_text(f"pid {tmp_path}/pid;\nerror_log {tmp_path}/log;\n{settings}")
+    said = subprocess.run(
+        [nginx, "-t", "-c", str(tmp_path / "nginx.conf")], capture_output=True, text=True, check=False
+    )
+    assert said.returncode == 0, said.stderr
+    for body in re.findall(r"return \d+ '(.*)';", settings):
+        assert set(json.loads(body)) == {"type", "title", "status", "detail"}

@@ -206,13 +206,23 @@ def test_filters_leave_only_what_passes_and_can_be_cleared(visit):
     assert rows(page) == ids(answer(page, {"terms": [{"text": "tone"}]}))
 
 
-def test_filters_offer_tags_first_and_nothing_that_a_condition_cannot_say(visit):
+def test_filters_offer_tags_first_and_values_with_the_signs_of_conditions_too(visit):
     page = visit()
     page.wait_for_selector("#filters fieldset:nth-of-type(4)")
     names = page.locator("#filters legend").all_inner_texts()
     assert [name.lower() for name in names] == ["pitch", "motion", "year", "artist", "the list"]
     artists = page.get_by_role("group", name="artist").locator("label span:first-of-type").all_inner_texts()
-    assert sorted(artists) == [f"Artist {number}" for number in range(5)]  # and not "Me | You"
+    assert sorted(artists) == [*(f"Artist {number}" for number in range(5)), "Me | You"]
+    group = page.get_by_role("group", name="artist")
+    searched(page, group.get_by_label("Me | You").check)
+    assert page.locator("#results-note").inner_text() == "8 tracks"
+    searched(page, group.get_by_label("Artist 1").check)
+    assert page.locator("#results-note").inner_text() == "16 tracks"
+    assert group.get_by_label("Me | You").is_checked()
+    page.reload()
+    settled(page)
+    assert page.locator("#results-note").inner_text() == "16 tracks"
+    assert page.get_by_role("group", name="artist").get_by_label("Me | You").is_checked()
 
 
 def test_filters_alone_list_the_catalogue(visit):

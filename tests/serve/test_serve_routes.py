@@ -217,6 +217,8 @@ def test_texts_have_the_same_vectors_by_every_door(tiny_settings, embedder):
     np.testing.assert_array_equal(np.stack(decoded), np.asarray(own.json()["vectors"], np.float32))
     assert tei.json() == own.json()["vectors"]
     assert one.json() == own.json()["vectors"][:1]
+    for answer in (tei, one):  # a bare list has no place for it
+        assert answer.headers["x-space-id"] == own.json()["space_id"] == embedder.space_id
 
 
 def test_tags_come_with_probabilities_and_what_the_metadata_say(tiny_settings, sound):
@@ -320,8 +322,23 @@ def test_a_waveform_shows_where_a_track_is_loud(tiny_settings, served, tmp_path)
     first, again = ask(
         settings, ("GET", "/v1/waveform?id=late&points=4", {}), ("GET", "/v1/waveform?id=late&points=2", {})
     )
-    assert found(first, schemas.Waveform) == {"peaks": [0.0, 0.0, 0.0, 0.5], "duration_seconds": 1.0}
+    expected = {"space_id": index.space_id, "peaks": [0.0, 0.0, 0.0, 0.5], "duration_seconds": 1.0}
+    assert found(first, schemas.Waveform) == expected
     assert found(again, schemas.Waveform)["peaks"] == [0.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/info", "/v1/search?q=low", "/v1/similar?id=tone03", "/v1/tracks", "/v1/track?id=tone03", "/v1/facets",
+     "/v1/tags", "/v1/map", "/v1/waveform?id=tone03", "/info"],
+)  # fmt: skip
+def test_every_answer_about_the_catalogue_names_its_space(client_of_tones, path, embedder):
+    assert client_of_tones("GET", path).json()["space_id"] == embedder.space_id
+
+
+def test_the_model_that_is_listed_names_its_space(client_of_tones, embedder):
+    (model,) = client_of_tones("GET", "/v1/models").json()["data"]
+    assert model["space_id"] == embedder.space_id
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from xmodal.text import words_key
 Comparison = Literal["=", "!=", "<", "<=", ">", ">="]
 _LONGEST_TOKEN = 200  # bytes
 _SHORT = {"tag": "tags", "duration": "duration_seconds"}
+_VALUE = re.compile(r'\s*("(?:[^"]|"")*"(?=\s*(?:\||$))|[^|]*)')  # in quotes as a whole, or up to the next bar
 _SYNTAX = re.compile(r"\s*([^=<>!]+?)\s*(!=|<=|>=|=|<|>)\s*(.+?)\s*", re.DOTALL)
 
 
@@ -79,7 +80,8 @@ def parse_where(texts: str | Iterable[str]) -> tuple[Condition, ...]:
     """Read conditions as a user writes them.
 
     ``genre=rock``, ``genre=rock|jazz`` (one of them), ``tags!=vocals``, ``year>=1990``, ``year=1990..1999`` (from,
-    to), ``duration<300``.
+    to), ``duration<300``. A value in quotes is taken as it stands: ``artist="Me | You"|Them``, ``title="1990..1999"``;
+    a quote in it is written twice.
 
     Raises:
         ValueError: If a text is no such condition.
@@ -94,9 +96,22 @@ def parse_where(texts: str | Iterable[str]) -> tuple[Condition, ...]:
         if comparison == "=" and dots and as_number(low) is not None and as_number(high) is not None:
             conditions += [Condition(key, ">=", (low,)), Condition(key, "<=", (high,))]
         else:
-            parts = tuple(part.strip() for part in value.split("|")) if comparison in ("=", "!=") else (value,)
+            parts = _one_of(value) if comparison in ("=", "!=") else (value,)
             conditions.append(Condition(key, comparison, parts))  # type: ignore[arg-type]  # the syntax allows no other
     return tuple(conditions)
+
+
+def _one_of(value: str) -> tuple[str, ...]:
+    """The values between the bars; one in quotes is as it stands, with "" for a quote."""
+    parts, bar = [], -1
+    while True:
+        found = _VALUE.match(value, bar + 1)
+        assert found is not None, "the pattern takes any text"
+        part = found[1].strip()
+        quoted = len(part) > 1 and part[0] == part[-1] == '"' and '"' not in part[1:-1].replace('""', "")
+        parts.append(part[1:-1].replace('""', '"') if quoted else part)
+        if (bar := value.find("|", found.end())) < 0:
+            return tuple(parts)
 
 
 def facets(metadata: Mapping[str, Any]) -> tuple[dict[str, list[str]], dict[str, float]]:

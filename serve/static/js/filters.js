@@ -8,6 +8,24 @@ import { fieldName } from "./format.js";
 const SHOWN_AT_FIRST = 8;
 const TYPING_PAUSE = 500; // milliseconds: a year has four digits, and the first one is no filter
 
+/** A value as a condition holds it: in quotes where it would be read as more than it is. @param {string} value */
+const written = (value) => (/[|"]|\.\.|^\s|\s$/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
+
+/**
+ * The values that a condition lists.
+ * @param {string} text
+ */
+function valuesOf(text) {
+  const found = [];
+  const pattern = /\s*("(?:[^"]|"")*"(?=\s*(?:\||$))|[^|]*)[^|]*(\||$)/y;
+  for (let match = pattern.exec(text); match; match = match[2] ? pattern.exec(text) : null) {
+    const part = match[1].trim();
+    const quoted = /^"(?:[^"]|"")*"$/.test(part);
+    found.push(quoted ? part.slice(1, -1).replaceAll('""', '"') : part);
+  }
+  return found;
+}
+
 /**
  * What a list of conditions says of one field.
  * @param {string[]} where
@@ -16,7 +34,7 @@ const TYPING_PAUSE = 500; // milliseconds: a year has four digits, and the first
 export function choiceOf(where, name) {
   const choice = { values: /** @type {string[]} */ ([]), min: "", max: "" };
   for (const condition of where) {
-    if (condition.startsWith(`${name}=`)) choice.values.push(...condition.slice(name.length + 1).split("|"));
+    if (condition.startsWith(`${name}=`)) choice.values.push(...valuesOf(condition.slice(name.length + 1)));
     else if (condition.startsWith(`${name}>=`)) choice.min = condition.slice(name.length + 2);
     else if (condition.startsWith(`${name}<=`)) choice.max = condition.slice(name.length + 2);
   }
@@ -33,7 +51,7 @@ export function withChoice(where, name, { values = [], min = "", max = "" }) {
   const others = where.filter(
     (condition) => !["=", ">=", "<="].some((comparison) => condition.startsWith(`${name}${comparison}`)),
   );
-  if (values.length) others.push(`${name}=${values.join("|")}`);
+  if (values.length) others.push(`${name}=${values.map(written).join("|")}`);
   if (min !== "") others.push(`${name}>=${min}`);
   if (max !== "") others.push(`${name}<=${max}`);
   return others;
@@ -44,13 +62,11 @@ export function withChoice(where, name, { values = [], min = "", max = "" }) {
  * @param {Facet[]} facets
  */
 function useful(facets) {
-  // A condition lists its values between these, so one that holds it cannot be said.
-  const sayable = facets.map((facet) => ({ ...facet, values: facet.values?.filter(({ value }) => !value.includes("|")) }));
   const divides = (/** @type {Facet} */ { kind, values = [], min = 0, max = 0 }) =>
     // Where every track has a value of its own, such as a checksum, there is nothing to choose from.
     kind === "number" ? min < max : values.length > 1 && values.some(({ count }) => count > 1);
   const order = ["tags", "number", "text"];
-  const sorted = sayable.filter(divides).sort((a, b) => order.indexOf(a.kind) - order.indexOf(b.kind));
+  const sorted = facets.filter(divides).sort((a, b) => order.indexOf(a.kind) - order.indexOf(b.kind));
   const words = (/** @type {Facet} */ { values = [] }) => values.map(({ value }) => value.toLowerCase());
   // All tags together say nothing that their kinds do not say better.
   const kinds = new Set(sorted.filter(({ name, kind }) => kind === "tags" && name !== "tags").flatMap(words));
