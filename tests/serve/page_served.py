@@ -53,8 +53,8 @@ def make_catalogue(folder: Path) -> Settings:
 
 
 @contextmanager
-def reachable(settings: Settings) -> Iterator[str]:
-    """The address of a server that is ready, in a thread of this process."""
+def reachable(settings: Settings, *, ready: bool = True) -> Iterator[str]:
+    """The address of a server that listens, and is ready unless that is not wanted, in a thread of this process."""
     config = uvicorn.Config(create_app(settings), port=0, log_level="warning", log_config=None, access_log=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -64,7 +64,7 @@ def reachable(settings: Settings) -> Iterator[str]:
         for _ in range(600):
             if address is None and server.started:
                 address = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-            if address is not None and _is_ready(address):
+            if address is not None and (not ready or _is_ready(address)):
                 break
             time.sleep(0.05)
         else:

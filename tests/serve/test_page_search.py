@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 
 import pytest
 import soundfile
+from page_served import reachable
+
+import serve.service
+from serve.deployed import deploy
 
 PROBLEM = "application/problem+json"
 
@@ -375,6 +380,38 @@ def test_a_server_that_is_gone_is_said_to_be_gone(visit):
     searched(page, page.get_by_role("button", name="Try again").click)
     assert page.get_by_role("alert").count() == 0
     assert rows(page) == ids(answer(page, {"terms": [{"text": "low"}]}))
+
+
+def test_the_page_waits_for_a_server_that_loads(visit, page_settings, monkeypatch):
+    loaded = threading.Event()
+    monkeypatch.setattr(serve.service, "deploy", lambda *rest, **named: loaded.wait(60) and deploy(*rest, **named))
+    with reachable(page_settings, ready=False) as address:
+        page = visit(base=address, ready=False)
+        page.get_by_text("goes on by itself in 2 seconds").wait_for()
+        assert page.locator("#text").is_disabled()
+        loaded.set()
+        page.wait_for_selector("#text:enabled")
+        assert page.locator("#notice").inner_text() == ""
+    page.complaints.clear()  # the browser's own of each 503
+
+
+def test_a_server_that_loads_for_long_is_asked_for_as_long_as_it_says_so(visit):
+    page = visit()
+    asked = []
+
+    def loading(route):
+        asked.append(route)
+        body = json.dumps({"type": "urn:xmodal:problem:loading", "status": 503, "detail": "it is being loaded"})
+        if len(asked) > 12:
+            route.continue_()
+        else:
+            route.fulfill(status=503, content_type=PROBLEM, headers={"Retry-After": "0"}, body=body)
+
+    page.route("**/v1/info", loading)
+    page.reload()
+    page.wait_for_selector("#text:enabled")
+    page.complaints.clear()
+    assert len(asked) == 13
 
 
 def test_a_busy_server_is_asked_again_after_the_time_it_named(visit):

@@ -5,6 +5,7 @@
 /** @typedef {import("./types.js").RequestOptions} RequestOptions @typedef {import("./types.js").Upload} Upload */
 
 const MOST_TRIES = 5;
+const MOST_TRIES_LOADING = 300; // every two seconds: a large model or index takes minutes to load
 const COOKIE_SAFE = /^[\w!#$%&'()*+\-./:<=>?@[\]^`{|}~]+$/; // RFC 6265
 const LONGEST_WAIT = 30; // seconds; a server that wants more than this is better asked by hand
 
@@ -154,7 +155,8 @@ export class Api {
       });
       if (response.ok) return response.json();
       const error = await problem(response);
-      if (tries >= MOST_TRIES || !(await this.#mayTryAgain(error, signal, tries, onWait))) throw error;
+      const most = error.kind === "loading" ? MOST_TRIES_LOADING : MOST_TRIES;
+      if (tries >= most || !(await this.#mayTryAgain(error, signal, tries, onWait))) throw error;
     }
   }
 
