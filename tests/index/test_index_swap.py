@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
+from test_index_folder import rewrite
 
 from xmodal.cli import main
 from xmodal.embeddings import Embeddings
@@ -78,6 +79,15 @@ def test_a_damaged_index_is_not_swapped_in(tmp_path):
     whole = vectors.read_bytes()
     vectors.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(IndexFormatError, match="its bytes are not those that were saved"):
+        swap_in(tmp_path / "new", tmp_path / "live")
+    assert load_index(tmp_path / "live").ids[0] == "t0"
+
+
+def test_an_index_whose_parts_do_not_fit_together_is_not_swapped_in(tmp_path):
+    build_index(export()).save(tmp_path / "live")
+    build_index(export(prefix="n")).save(tmp_path / "new")
+    rewrite(tmp_path / "new", count=5)  # every byte is as it was written
+    with pytest.raises(IndexFormatError, match="a count of 5"):
         swap_in(tmp_path / "new", tmp_path / "live")
     assert load_index(tmp_path / "live").ids[0] == "t0"
 

@@ -128,6 +128,7 @@ def test_alike_tracks_leave_out_the_track_itself_and_its_pages_join(windows):
     )
     assert "tone08" not in ids(whole)
     assert len(ids(whole)) == 39
+    assert whole.json()["next_offset"] is None, "a page that ends with the last track is the last"
     assert ids(first) + ids(rest) == ids(whole)
     assert [hit["rank"] for hit in rest.json()["hits"]] == list(range(21, 40))
     assert (first.json()["next_offset"], rest.json()["next_offset"]) == (20, None)

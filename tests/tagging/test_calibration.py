@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -244,6 +245,14 @@ def test_the_threshold_makes_the_highest_f1_that_any_cut_makes(pairs):
 
     threshold = module._best_threshold(value, right)
     assert f1(threshold) == pytest.approx(max(f1(cut) for cut in value.tolist()))
+
+
+def test_a_tag_is_given_from_its_threshold_on_and_decided_from_the_edge_of_the_band_on():
+    one = torch.ones(1)
+    plain = Calibration(("a",), SPACE, one, 0 * one, torch.tensor([0.5]))
+    probability = torch.tensor([[0.25], [0.375], [0.5], [0.625], [0.75]])
+    assert plain.decide(probability)[:, 0].tolist() == [0, 0, 1, 1, 1]
+    assert dataclasses.replace(plain, unsure=0.25).decide(probability)[:, 0].tolist() == [0, -1, -1, -1, 1]
 
 
 def test_pairs_too_near_to_the_threshold_stay_undecided_until_few_enough_are_wrong():
