@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from embedding_cases import DIM, EMBEDDING_CASES
 from loss_batches import pick
 from loss_cases import CASES
 from plain_tower import PlainTower
+from pytorch_lightning.plugins import DoublePrecision
 
 from xmodal import losses
 from xmodal.data.datasets import BatchFacts
@@ -28,13 +30,15 @@ from xmodal.data.module import AudioTextData
 from xmodal.errors import AudioError
 from xmodal.losses import apply_loss, needs_of
 from xmodal.towers import HashedBagOfWordsTower
-from xmodal.training import AlignmentModule, config_folder, run
+from xmodal.training import AlignmentModule, FullyShardedStrategy, config_folder, run, run_folder
 from xmodal.training.contrast import Contrast, contrasts_of
 from xmodal.training.draws import seeded_draws
 from xmodal.training.gather import gather_rows, process_count, process_rank
 from xmodal.training.local import has_local_form, local_loss
+from xmodal.training.sharding import local
 
 CPU = torch.device("cpu")
+Work = Callable[[Path, str], dict[str, Any]]
 LIMIT = 240  # seconds of the clock after which a process that still waits says where, and ends
 AUDIO_COUNTS, TEXT_COUNTS = [3, 0, 4], [4, 0, 5]  # the second process could decode nothing
 MINED = {
@@ -143,6 +147,22 @@ def tone_data(manifest: str, **settings: Any) -> AudioTextData:
     return AudioTextData(manifest, evaluation_batch_size=5, **settings)
 
 
+class WithNoFiles(AudioTextData):
+    """All files but one break after the first epoch, so that later batches have nothing to tell apart."""
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        assert self.training_set is not None
+        windows, good = self.training_set.windows, self.training_set.rows[4]
+        decode = windows.random_window
+
+        def random_window(row: int, draw: float) -> Any:
+            gone = self.trainer is not None and self.trainer.current_epoch > 0 and row != good
+            return AudioError(self.training_set.tracks[row].path, "gone") if gone else decode(row, draw)
+
+        windows.random_window = random_window
+
+
 class WithBadFiles(AudioTextData):
     """Some files break between the first look at them and training."""
 
@@ -163,6 +183,7 @@ def fit(folder: Path, manifest: str, processes: int, **settings: Any) -> dict[st
     data_class = settings.pop("data", AudioTextData)
     prompts = settings.pop("tag_prompts", 0)
     validation = settings.pop("validation", True)
+    sharded = settings.pop("sharded", False) and processes > 1
     if isinstance(settings.get("loss"), FunctionType):
         settings["loss"] = settings["loss"]()
     module = tiny_module(**settings)
@@ -178,8 +199,8 @@ def fit(folder: Path, manifest: str, processes: int, **settings: Any) -> dict[st
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=processes,
-        strategy="ddp" if processes > 1 else "auto",
-        precision="64-true",
+        strategy=FullyShardedStrategy() if sharded else "ddp" if processes > 1 else "auto",
+        plugins=[DoublePrecision()],  # Lightning refuses the word for it beside a strategy that splits weights
         max_epochs=2,
         logger=False,
         limit_val_batches=None if validation else 0,
@@ -192,7 +213,15 @@ def fit(folder: Path, manifest: str, processes: int, **settings: Any) -> dict[st
     )
     trainer.fit(module, datamodule=data)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    return {"weights": module.state_dict(), "metrics": metrics}
+    return {"weights": trainer.strategy.lightning_module_state_dict(), "metrics": metrics, "held": held(trainer)}
+
+
+def held(trainer: pl.Trainer) -> tuple[int, int]:
+    """Bytes of weights and of the optimiser's moments that this process holds, and those of the whole network."""
+    module, states = trainer.lightning_module, trainer.optimizers[0].state
+    tensors = [each for each in module.parameters() if each.requires_grad]
+    tensors += [states[each][name] for each in tensors for name in ("exp_avg", "exp_avg_sq")]
+    return sum(local(each).nbytes for each in tensors), sum(each.numel() * each.element_size() for each in tensors)
 
 
 FITS: dict[str, dict[str, Any]] = {
@@ -201,6 +230,13 @@ FITS: dict[str, dict[str, Any]] = {
     "chunks": {"chunk_size": 2},
     "streamed": {"loss": losses.StreamedLoss(losses.InfoNCELoss(), 3)},
     "bad files": {"data": WithBadFiles},
+    "no files": {"data": WithNoFiles},
+    "sharded": {"sharded": True},
+    "sharded, local": {"sharded": True, "local_loss": True},
+    "sharded, checkpointed": {"sharded": True, "gradient_checkpointing": True},
+    "sharded, chunks": {"sharded": True, "chunk_size": 2},
+    "sharded, chunks, bad files": {"sharded": True, "chunk_size": 1, "data": WithBadFiles},
+    "sharded, no files": {"sharded": True, "data": WithNoFiles},
 }
 # What looks beyond the vectors of a batch: a memory and its keys, the vocabulary, the features before the projection.
 # The memory holds two batches, so that it is what it is whatever the order of the rows within one.
@@ -221,40 +257,89 @@ def remembering(*parts: torch.nn.Module) -> losses.CombinedObjective:
     return losses.CombinedObjective(list(parts), memory=losses.CrossModalMemory(8, size=24))
 
 
-def by_yaml(folder: Path, manifest: str, processes: int) -> dict[str, Any]:
+class StopAfter(pl.Callback):
+    """Ends a run early, as somebody would by hand."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        trainer.should_stop = trainer.global_step == self.steps
+
+
+def by_yaml(
+    folder: Path, manifest: str, processes: int, name: str, *more: str, stop: int | None = None
+) -> dict[str, Any]:
     """As :func:`fit`, through the command line and its YAML."""
     configs = [word for name in ("base.yaml", "smoke.yaml") for word in ("--config", str(config_folder() / name))]
     words = ["fit", *configs, "--data.manifest", manifest, "--data.tag_fields", "[pitch,motion]"]
-    words += ["--runs", str(folder), "--name", f"of {processes}", "--model.audio", "plain_tower.PlainTower"]
-    words += ["--trainer.accelerator", "cpu", "--trainer.devices", str(processes), "--trainer.precision", "64-true"]
+    words += ["--runs", str(folder), "--name", name, "--model.audio", "plain_tower.PlainTower"]
+    words += ["--trainer.accelerator", "cpu", "--trainer.devices", str(processes), "--trainer.precision", "null"]
+    words += ["--trainer.plugins+", "pytorch_lightning.plugins.DoublePrecision"]
     words += ["--data.batch_size", str(12 // processes), "--data.tag_prompts", "0", "--model.ema_decay", "0.9"]
-    words += ["--trainer.strategy", "ddp" if processes > 1 else "auto"]
-    cli = run(words)
+    words += ["--trainer.gradient_clip_val", "0.05", *more]
+    cli = run(words, callbacks=[] if stop is None else [StopAfter(stop)])
     return {
-        "weights": cli.model.state_dict(),
+        "weights": cli.trainer.strategy.lightning_module_state_dict(),
         "average": cli.model.averaged.state_dict()["values"],
         "metrics": {name: float(value) for name, value in cli.trainer.callback_metrics.items()},
+        "folder": str(run_folder(cli.trainer)),
     }
 
 
+DDP = ("--trainer.strategy", "ddp")
+SHARDED = ("--trainer.strategy", "xmodal.training.FullyShardedStrategy")
+
+
 def one_process(folder: Path, manifest: str) -> dict[str, Any]:
-    alone = {name: FITS[name] for name in ("plain", "bad files")} | NEEDS
+    alone = {name: FITS[name] for name in ("plain", "bad files", "no files")} | NEEDS
     found = {name: fit(folder, manifest, 1, validation=name in FITS, **settings) for name, settings in alone.items()}
-    return found | {"by YAML": by_yaml(folder, manifest, 1)}
+    return found | {
+        "by YAML": by_yaml(folder, manifest, 1, "alone"),
+        "stopped": by_yaml(folder, manifest, 1, "stopped alone", stop=2),
+    }
 
 
 def many_processes(folder: Path, manifest: str) -> dict[str, Any]:
+    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=count)
     found: dict[str, Any] = {"objectives": every_objective(), "relevance": relevance_of_everybody(manifest)}
     dist.destroy_process_group()
     for name, settings in (FITS | NEEDS).items():
         found[name] = fit(folder, manifest, 3, validation=name in FITS, **settings)
-    found["by YAML"] = by_yaml(folder, manifest, 3)
-    found["with prompts"] = fit(folder, manifest, 3, tag_prompts=3, local_loss=True)
+    found["by YAML"] = by_yaml(folder, manifest, 3, "ddp", *DDP)
+    found["sharded by YAML"] = by_yaml(folder, manifest, 3, "sharded", *SHARDED)
+    found["stopped"] = by_yaml(folder, manifest, 3, "stopped sharded", *SHARDED, stop=2)
+    for name, sharded in (("with prompts", False), ("with prompts, sharded", True)):
+        found[name] = fit(folder, manifest, 3, tag_prompts=3, local_loss=True, sharded=sharded)
+    return found
+
+
+def resumed(folder: Path, manifest: str) -> dict[str, Any]:
+    """One process goes on where the sharded run stopped."""
+    stopped = str(folder / "stopped sharded" / "version_0")
+    return {"by YAML": by_yaml(folder, manifest, 1, "stopped sharded", "--resume", stopped)}
+
+
+def resumed_in_many(folder: Path, manifest: str) -> dict[str, Any]:
+    """Several go on, sharded, where one stopped and where their like did."""
+    found = {}
+    for name in ("stopped alone", "stopped sharded copy"):
+        stopped = str(folder / name / "version_0")
+        found[name] = by_yaml(folder, manifest, 3, name, *SHARDED, "--resume", stopped)
     return found
 
 
 def main(folder: Path, manifest: str) -> int:
     torch.set_num_threads(1)
+    if together(folder, manifest, one_process, many_processes, ""):
+        return 1
+    shutil.copytree(folder / "stopped sharded", folder / "stopped sharded copy")
+    return together(folder, manifest, resumed, resumed_in_many, " resumed")
+
+
+def together(folder: Path, manifest: str, single: Work, many: Work, suffix: str) -> int:
+    """Do one kind of work in a process of its own and another in three that know of one another, all at once."""
     count = 3
     children = []
     for rank in range(-1, count):
@@ -266,14 +351,13 @@ def main(folder: Path, manifest: str) -> int:
         faulthandler.dump_traceback_later(LIMIT, exit=True)
         try:
             if rank < 0:
-                torch.save(one_process(folder, manifest), folder / "single.pt")
+                torch.save(single(folder, manifest), folder / f"single{suffix}.pt")
             else:
                 # What torchrun sets; Lightning takes its place among the processes from it.
                 place = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": count}
                 place |= {"LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "test"}
                 os.environ |= {name: str(value) for name, value in place.items()} | {"MASTER_PORT": sys.argv[3]}
-                dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=count)
-                torch.save(many_processes(folder, manifest), folder / f"rank{rank}.pt")
+                torch.save(many(folder, manifest), folder / f"rank{rank}{suffix}.pt")
             status = 0
         except BaseException:
             traceback.print_exc()

@@ -60,7 +60,7 @@ def watch(module) -> list[int]:
         return encode(features, valid_frames)
 
     module.network.audio.encode = counting
-    module._encode_audio = counting
+    module.encoder.audio_tower = counting
     return counts
 
 

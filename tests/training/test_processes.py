@@ -12,6 +12,8 @@ import pytest
 import torch
 from processes import LIMIT, NEEDS
 
+from xmodal.model import TwoTower
+
 WORKER = Path(__file__).with_name("processes.py")
 
 
@@ -30,8 +32,11 @@ def found(tone_tracks, tmp_path_factory):
         command, capture_output=True, text=True, check=False, env=os.environ | environment, timeout=LIMIT + 60
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    ranks = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(3)]
-    return torch.load(folder / "single.pt", weights_only=True), ranks
+    found = []
+    for name in ("single", "rank0", "rank1", "rank2"):
+        first, later = (torch.load(folder / f"{name}{part}.pt", weights_only=True) for part in ("", " resumed"))
+        found.append(first | {"resumed": later})
+    return found[0], found[1:]
 
 
 @pytest.mark.parametrize("form", ["gathered", "local"])
@@ -52,7 +57,20 @@ def test_texts_are_judged_against_the_tracks_of_every_process(found):
 
 @pytest.mark.parametrize(
     ("name", "alone"),
-    [("plain", "plain"), ("local", "plain"), ("chunks", "plain"), ("streamed", "plain"), ("bad files", "bad files")],
+    [
+        ("plain", "plain"),
+        ("local", "plain"),
+        ("chunks", "plain"),
+        ("streamed", "plain"),
+        ("bad files", "bad files"),
+        ("no files", "no files"),
+        ("sharded", "plain"),
+        ("sharded, local", "plain"),
+        ("sharded, checkpointed", "plain"),
+        ("sharded, chunks", "plain"),
+        ("sharded, chunks, bad files", "bad files"),
+        ("sharded, no files", "no files"),
+    ],
 )
 def test_two_epochs_on_three_processes_end_with_the_weights_of_one(found, name, alone):
     single, ranks = found
@@ -75,16 +93,67 @@ def test_objectives_that_look_beyond_a_batch_learn_the_same_on_three_processes(f
             assert (other - value).abs().max() < 1e-5, key
 
 
-def test_the_command_line_gives_on_three_processes_what_it_gives_on_one(found):
-    single, ranks = found
-    alone = single["by YAML"]
+def assert_same_run(run, alone):
     assert alone["average"].keys()
-    for rank in ranks:
-        for part in ("weights", "average"):
-            for key, value in alone[part].items():
-                assert (rank["by YAML"][part][key] - value).abs().max() < 1e-5, key
+    for part in ("weights", "average"):
+        for key, value in alone[part].items():
+            assert (run[part][key] - value).abs().max() < 1e-5, key
     shown = {name: value for name, value in alone["metrics"].items() if name.startswith("validation/")}
-    assert {name: ranks[0]["by YAML"]["metrics"][name] for name in shown} == pytest.approx(shown, abs=1e-9)
+    assert {name: run["metrics"][name] for name in shown} == pytest.approx(shown, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["by YAML", "sharded by YAML"])
+def test_the_command_line_gives_on_three_processes_what_it_gives_on_one(found, name):
+    single, ranks = found
+    for rank in ranks:
+        assert_same_run(rank[name], single["by YAML"])
+
+
+def test_steps_without_two_tracks_change_no_weight(found):
+    single, _ = found
+    before, after = (single[name]["weights"]["network.text.table.weight"] for name in ("plain", "no files"))
+    assert not torch.equal(before, after)
+
+
+def test_sharded_processes_hold_a_part_each_of_weights_and_moments(found):
+    _, ranks = found
+    for rank in ranks:
+        own, everything = rank["sharded"]["held"]
+        assert 0.25 < own / everything < 0.42
+    assert ranks[0]["plain"]["held"][0] == ranks[0]["plain"]["held"][1]
+
+
+def test_sharded_processes_judge_prompts_as_those_do_that_hold_everything(found):
+    _, ranks = found
+    for name, value in ranks[0]["with prompts"]["weights"].items():
+        for rank in ranks:
+            assert (rank["with prompts, sharded"]["weights"][name] - value).abs().max() < 1e-5, name
+
+
+def test_a_sharded_run_goes_on_from_a_checkpoint_of_its_own_and_of_one_process(found):
+    single, ranks = found
+    for rank in ranks:
+        assert_same_run(rank["resumed"]["stopped alone"], single["by YAML"])
+        for key, value in rank["sharded by YAML"]["weights"].items():
+            assert torch.equal(rank["resumed"]["stopped sharded copy"]["weights"][key], value), key
+
+
+def test_one_process_goes_on_from_a_sharded_checkpoint(found):
+    single, _ = found
+    assert_same_run(single["resumed"]["by YAML"], single["by YAML"])
+
+
+def test_a_sharded_run_exports_the_model_that_one_process_exports(found):
+    single, ranks = found
+    waveform = 0.1 * torch.randn((3, 8000), generator=torch.Generator().manual_seed(0))
+    folders = [Path(each["folder"]) / "model" for each in (single["by YAML"], ranks[0]["sharded by YAML"])]
+    alone, sharded = (TwoTower.load(folder, trust=True).eval() for folder in folders)
+    assert alone.config == sharded.config
+    assert alone.identity() == sharded.identity()
+    with torch.no_grad():
+        torch.testing.assert_close(sharded.embed_audio(waveform), alone.embed_audio(waveform), rtol=0, atol=1e-5)
+        texts = ["a low tone", "high and pulsing"]
+        torch.testing.assert_close(sharded.embed_text(texts), alone.embed_text(texts), rtol=0, atol=1e-5)
 
 
 def test_validation_on_three_processes_hears_each_window_once(found):

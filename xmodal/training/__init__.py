@@ -16,6 +16,7 @@ from xmodal.training.optim import learning_rate_factor
 from xmodal.training.progress import TrainingProgress
 from xmodal.training.record import RecordRun
 from xmodal.training.retrieval import both_directions, pool_windows
+from xmodal.training.strategy import FullyShardedStrategy
 from xmodal.training.teaching import TeachBatches
 from xmodal.training.tuning import TowerTuning
 
@@ -25,6 +26,7 @@ __all__ = [
     "Cli",
     "CsvCurves",
     "ExportModel",
+    "FullyShardedStrategy",
     "RecordRun",
     "SpaceDoctor",
     "StopOnNonFinite",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from xmodal.training.sharding import local, split_like, whole, whole_state
+
 
 class AveragedWeights:
     """The average of a network's trained weights and running statistics over the steps.
@@ -32,7 +34,9 @@ class AveragedWeights:
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
         names = list(self.values)
-        torch._foreach_lerp_([self.values[name] for name in names], [live[name].detach() for name in names], 1 - decay)
+        torch._foreach_lerp_(
+            [local(self.values[name]) for name in names], [local(live[name]) for name in names], 1 - decay
+        )
 
     @torch.no_grad()
     def swap(self, network: nn.Module) -> None:
@@ -40,16 +44,16 @@ class AveragedWeights:
         live = _averaged(network)
         self._move_to(live)
         for name, value in live.items():
-            kept = value.detach().clone()
-            value.copy_(self.values[name])
-            self.values[name].copy_(kept)
+            kept = local(value).clone()
+            local(value).copy_(local(self.values[name]))
+            local(self.values[name]).copy_(kept)
         self.swapped = not self.swapped
 
     @torch.no_grad()
     def copy_to(self, network: nn.Module) -> None:
-        """Give another network of the same build the average."""
+        """Give another network of the same build, and whole, the average."""
         for name, value in _averaged(network).items():
-            value.copy_(self.values[name])
+            value.copy_(whole(self.values[name]))
 
     def restart(self, network: nn.Module) -> None:
         """Begin anew from the network's weights."""
@@ -58,7 +62,7 @@ class AveragedWeights:
 
     def state_dict(self) -> dict[str, object]:
         """For a checkpoint."""
-        return {"steps": self.steps, "values": self.values}
+        return {"steps": self.steps, "values": whole_state(self.values)}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """From a checkpoint.
@@ -72,7 +76,8 @@ class AveragedWeights:
         if values.keys() != self.values.keys():
             differing = sorted(values.keys() ^ self.values.keys())
             raise ValueError(f"the average in the checkpoint is of other weights: {', '.join(differing[:5])}")
-        self.steps, self.values = steps, {name: value.clone() for name, value in values.items()}
+        self.steps = steps
+        self.values = {name: split_like(value.clone(), self.values[name]) for name, value in values.items()}
 
     def _move_to(self, live: dict[str, Tensor]) -> None:
         self.values = {name: value.to(live[name].device) for name, value in self.values.items()}

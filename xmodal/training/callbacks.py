@@ -39,21 +39,28 @@ class ExportModel(pl.Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Load the best weights and save them."""
-        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
         assert isinstance(pl_module, AlignmentModule)
+        # Of split weights each process has a part, and all take part in putting them together.
+        alone = pl_module.sharded is None
+        if trainer.fast_dev_run or (alone and not trainer.is_global_zero):  # type: ignore[attr-defined]
+            return
+        if not alone:
+            trainer.strategy.barrier()  # until the first process has given its last checkpoint a name
         card = None
         best = next((each for each in trainer.checkpoint_callbacks if getattr(each, "best_model_path", "")), None)
         if best is not None:
             # weights_only: a checkpoint is data, never code.
             checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)  # type: ignore[attr-defined]
             pl_module.on_load_checkpoint(checkpoint)
-            pl_module.load_state_dict(checkpoint["state_dict"], strict=True)
+            trainer.strategy.load_model_state_dict(checkpoint, strict=True)
             score = best.best_model_score  # type: ignore[attr-defined]
             if score is not None:
                 card = f"Best of the run by `{best.monitor}`: {float(score):.4f}."  # type: ignore[attr-defined]
+        network = pl_module.exportable()
+        if not trainer.is_global_zero:
+            return
         folder = run_folder(trainer) / self.folder
-        space_id = pl_module.exportable().save(folder, card=card, overwrite=True)
+        space_id = network.save(folder, card=card, overwrite=True)
         logger.info("model of space %s saved in %s", space_id, folder)
 
 
@@ -76,12 +83,12 @@ class WritePredictions(BasePredictionWriter):
         judged = data.evaluation_sets["predict"]
         parts = [torch.cat([prediction[part] for prediction in predictions]).to(pl_module.device) for part in range(4)]
         vectors, entries, shares, energies = (gather_rows(part).cpu() for part in parts)
+        network = pl_module.exportable()
         if not trainer.is_global_zero:
             return
         entries, order = entries.sort()
         windows = FoundWindows(vectors[order], entries, shares[order], energies[order])
         path = run_folder(trainer) / "embeddings.parquet"
-        network = pl_module.exportable()
         made = _rows(judged, windows, network)
         Embeddings(made[0], made[1], network.space_id(), made[2]).save(path)
         logger.info("%d vectors saved in %s", len(made[0]), path)

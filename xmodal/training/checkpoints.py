@@ -26,7 +26,6 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
-from pytorch_lightning.strategies import FSDPStrategy, ModelParallelStrategy
 
 from xmodal.embeddings import sync, written_aside
 from xmodal.training.draws import draw_states, restore_draws
@@ -116,8 +115,7 @@ class Checkpoints(Checkpoint):
         home = trainer.strategy.broadcast(str(trainer.log_dir or trainer.default_root_dir))
         self.directory = Path(home) / self.folder
         self._device = trainer.strategy.root_device
-        if not isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):  # these write in their own way
-            trainer.strategy.checkpoint_io = self._io
+        trainer.strategy.checkpoint_io = self._io
         if trainer.is_global_zero:
             for left in self.directory.glob(".*.partial"):
                 left.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from xmodal.data.module import AudioTextData
@@ -68,6 +69,9 @@ class Cli(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Send every logger to the same folder ``runs/name/version_N``: a new one, or the one to go on with."""
         config = self.config[self.subcommand] if self.subcommand else self.config
+        strategy = config.trainer.strategy
+        if isinstance(strategy, str) and "." in strategy:  # Lightning's type takes any word for the name of a strategy
+            config.trainer.strategy = Namespace(class_path=strategy, init_args=Namespace())
         loggers = [logger for logger in _as_list(config.trainer.logger) if hasattr(logger, "init_args")]
         for logger in loggers:
             if logger.class_path.endswith(_KEEP_A_FOLDER):

@@ -23,6 +23,7 @@ from xmodal.embeddings import written_aside
 from xmodal.errors import TrainingError
 from xmodal.training.callbacks import run_folder
 from xmodal.training.module import AlignmentModule
+from xmodal.training.sharding import local, total_norm
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +173,7 @@ class StopOnNonFinite(pl.Callback):
             for parameter in group["params"]
             if parameter.grad is not None
         ]
-        norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+        norm = float(total_norm(gradients)) if gradients else 0.0
         if not math.isfinite(norm):
             self._stop(trainer, pl_module, "gradient", norm)
 
@@ -222,7 +223,7 @@ def _batch_facts(batch: Any, trainer: pl.Trainer) -> dict[str, Any]:
 
 
 def _broken(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
-    return [name for name, value in tensors if not bool(torch.isfinite(value).all())]
+    return [name for name, value in tensors if not bool(torch.isfinite(local(value)).all())]
 
 
 def _trainable(module: pl.LightningModule) -> Iterable[tuple[str, Tensor]]:
@@ -231,7 +232,7 @@ def _trainable(module: pl.LightningModule) -> Iterable[tuple[str, Tensor]]:
 
 
 def _digest(value: Tensor) -> str:
-    array = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    array = local(value).cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     return hashlib.sha1(array.data, usedforsecurity=False).hexdigest()
 
 

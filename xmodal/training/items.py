@@ -88,7 +88,7 @@ class ItemSource:
 
     def of_audio(self, batch: PairBatch, audio_features: Float[Tensor, "audio audio_width"]) -> BatchItems:
         """What is needed of the batch's audio, and of the vocabulary."""
-        module, network = self.module, self.module.network
+        module = self.module
         if len(self.register) > self._most_texts:
             self.remembered_texts()
         items = BatchItems(relevance_of=self.register.relevance)
@@ -111,8 +111,8 @@ class ItemSource:
             items = replace(items, audio_features=audio_features)
         if "views" in module.needs:
             heard = heard_differently(batch.features, batch.valid_frames)
-            second = network.audio.encode(heard, batch.valid_frames)
-            items = replace(items, second_audio_features=second, second_audio=network.project_encoded(second))
+            second, vectors = module.encoder.windows(heard, batch.valid_frames, encoded=False)
+            items = replace(items, second_audio_features=second, second_audio=vectors)
         return items
 
     def of_texts(

@@ -15,7 +15,6 @@ from typing import Any, Literal, Self
 import pytorch_lightning as pl
 import torch
 from jaxtyping import Float
-from pytorch_lightning.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -23,7 +22,6 @@ from xmodal.data.datasets import BatchFacts, EvaluationSet, PairBatch, WindowBat
 from xmodal.data.module import AudioTextData
 from xmodal.data.register import KnownText
 from xmodal.doctor import Space
-from xmodal.errors import ModelError
 from xmodal.losses import StreamedLoss
 from xmodal.losses.base import EmbeddingLoss, PairwiseLoss, apply_loss
 from xmodal.losses.items import BatchItems, needs_of
@@ -31,9 +29,10 @@ from xmodal.model import TwoTower
 from xmodal.towers.base import AudioTower, TextTower
 from xmodal.towers.metric import MetricHead
 from xmodal.training.averaging import AveragedWeights
-from xmodal.training.chunks import checkpoint_layers, in_chunks
+from xmodal.training.chunks import checkpoint_layers
 from xmodal.training.contrast import Contrast, contrasts_of
 from xmodal.training.draws import seed_draws, seeded_draws
+from xmodal.training.encoding import BatchEncoder, zero_of
 from xmodal.training.gather import gather_rows, process_count, row_counts
 from xmodal.training.items import ItemSource, known_prompts, known_texts
 from xmodal.training.local import check_local, local_loss
@@ -41,7 +40,9 @@ from xmodal.training.momentum import MomentumEncoder
 from xmodal.training.optim import learning_rate_factor, parameter_groups
 from xmodal.training.readings import ReadingCache
 from xmodal.training.retrieval import HeardWindows, both_directions
+from xmodal.training.sharding import ShardedAdamW, ShardedNetwork, clip_gradients
 from xmodal.training.stamps import digest_frozen, read_stamp, write_stamp
+from xmodal.training.strategy import split_weights
 from xmodal.training.tuning import TowerTuning, apply_tuning, merge_additions, stacks
 from xmodal.view import Pooling
 
@@ -163,7 +164,8 @@ class AlignmentModule(pl.LightningModule):
             for tower in (self.network.audio, self.network.text):
                 checkpoint_layers(layer for _, layers in stacks(tower) for layer in layers)
         self.compiles = compile
-        self._encode_audio = self.network.audio.encode
+        self.encoder = BatchEncoder(self, chunk_size)
+        self.sharded: ShardedNetwork | None = None  # how the weights are split, where the strategy does that
         self.averaged = None if ema_decay is None else AveragedWeights(self.network, ema_decay)
         self.loss = loss
         self.prompt_loss = copy.deepcopy(loss) if prompt_loss is None else prompt_loss
@@ -185,7 +187,6 @@ class AlignmentModule(pl.LightningModule):
         self.weight_decay = weight_decay
         self.warmup = warmup
         self.schedule = schedule
-        self.chunk_size = chunk_size
         self.local_loss = local_loss
         if local_loss:
             check_local(self.loss)
@@ -193,6 +194,7 @@ class AlignmentModule(pl.LightningModule):
                 check_local(self.prompt_loss)
         self._readings = ReadingCache(text_cache_gigabytes)
         self.seed: int | None = None
+        self._judged = False  # whether there was a batch to learn from since the last optimiser's step
         self._frozen_weights: dict[str, str | None] | None = None
         self._heard = HeardWindows()
         self.space: Space | None = None  # what the last validation or test embedded, for callbacks to look at
@@ -227,18 +229,10 @@ class AlignmentModule(pl.LightningModule):
         """Agree on the seed from which every step draws; a resumed run keeps its own."""
         if self.seed is None:
             self.seed = self.trainer.strategy.broadcast(torch.initial_seed())
-        if self.averaged is not None:
-            if isinstance(self.trainer.strategy, FSDPStrategy | ModelParallelStrategy):
-                raise ModelError(
-                    "ema_decay averages whole weights and this strategy splits them; use ddp, or no average"
-                )
-            if not self.averaged.steps:
-                self.averaged.restart(self.network)
+        if self.averaged is not None and not self.averaged.steps:
+            self.averaged.restart(self.network)
         if self.compiles:
-            self._encode_audio = torch.compile(self.network.audio.encode)
-            for _, layers in stacks(self.network.text):
-                for layer in layers:
-                    layer.compile(dynamic=True)
+            self.encoder.compile()
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode, but for towers that are locked: their statistics and dropout rest too."""
@@ -253,13 +247,14 @@ class AlignmentModule(pl.LightningModule):
         seed_draws(self.seed, self.current_epoch, batch_index, self.global_rank)
 
     def training_step(self, batch: PairBatch, batch_index: int) -> Tensor | None:
-        """Loss of one batch; None, which skips the step, if fewer than two of its tracks could be decoded."""
+        """Loss of one batch; if fewer than two of all processes' tracks could be decoded, nothing is learnt."""
         size = sum(row_counts(len(batch.features), self.device))
         if size < 2:
-            return None if process_count() == 1 else _zero_of([self])
-        audio_features, audio = self._encode_audio_batch(batch)
-        text_features, text = self._encode_text_batch(batch.texts)
-        prompt_features, prompts = self._encode_text_batch(batch.prompts if self.prompt_weight else [])
+            return self._nothing_to_judge()
+        self._judged = True
+        audio_features, audio = self.encoder.audio(batch)
+        text_features, text = self.encoder.texts(batch.texts)
+        prompt_features, prompts = self.encoder.texts(batch.prompts if self.prompt_weight else [])
         data: AudioTextData | None = self.trainer.datamodule  # type: ignore[attr-defined]
         judge = None if data is None or data.training_set is None else data.training_set.judge
         contrasts = contrasts_of(batch, audio, text, prompts, judge, local=self.local_loss)
@@ -279,7 +274,20 @@ class AlignmentModule(pl.LightningModule):
         self.log("train/loss", shown, prog_bar=True, batch_size=size)
         # Processes must agree on which weights got a gradient, also those of a loss that had nothing to judge; one
         # process does the same, for AdamW decays what has a gradient of zero and leaves alone what has none.
-        return total + _zero_of([self.loss, self.prompt_loss])
+        return total + zero_of([self.loss, self.prompt_loss])
+
+    def _nothing_to_judge(self) -> Tensor | None:
+        """What stands for a loss where there is none: Lightning lets one process say None, and several not."""
+        if process_count() == 1:
+            return None
+        # DDP waits for a gradient of every weight, and split weights are not even gathered.
+        return zero_of([self]) if self.sharded is None else torch.zeros((), device=self.device, requires_grad=True)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Leave out a step for which no batch was judged: AdamW would go on by its moments, and decay the weights."""
+        if not self._judged:
+            optimizer.zero_grad()
+        self._judged = False
 
     def _judge(
         self, loss: torch.nn.Module, contrast: tuple[Contrast, Contrast], items: BatchItems | None
@@ -311,45 +319,15 @@ class AlignmentModule(pl.LightningModule):
 
     def embed_windows(self, batch: PairBatch | WindowBatch) -> Float[Tensor, "windows dim"]:
         """Unit vectors of a batch's windows, whether they come as features or as a frozen tower's vectors."""
+        if not len(batch.features):
+            if self.sharded is not None:
+                self.encoder.follow(encoded=batch.encoded, dtype=batch.features.dtype)
+            return torch.zeros(0, self.network.dim, device=self.device)
         if batch.encoded:
             vectors = self.network.embed_encoded(batch.features[:, :, 0])
         else:
             vectors = self.network.embed_audio_features(batch.features, batch.valid_frames)
         return vectors.float()
-
-    def _encode_audio_batch(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
-        """The audio tower's features of a batch and its vectors, chunk by chunk if so wished."""
-        network = self.network
-
-        def encode(features: Tensor, valid_frames: Tensor) -> tuple[Tensor, Tensor]:
-            encoded = features[:, :, 0] if batch.encoded else self._encode_audio(features, valid_frames)
-            return encoded, network.project_encoded(encoded)
-
-        if not len(batch.features):
-            return self._no_rows(network.audio.feature_dim), self._no_rows(network.dim)
-        features, vectors = in_chunks(
-            encode, batch.features, batch.valid_frames, size=self.chunk_size, modules=network, device=self.device
-        )
-        return features, vectors
-
-    def _encode_text_batch(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """The text tower's features of texts and their vectors, likewise."""
-        network = self.network
-
-        def encode(given: Sequence[Any]) -> tuple[Tensor, Tensor]:
-            # A frozen tower has read the texts beforehand: only what is trained on top runs twice.
-            encoded = network.text.combine(given) if network.text.frozen else self.encode_texts(given)
-            return encoded, network.project_text(encoded)
-
-        if not len(texts):
-            return self._no_rows(network.text.feature_dim), self._no_rows(network.dim)
-        given = self.read_texts(texts) if network.text.frozen else texts
-        features, vectors = in_chunks(encode, given, size=self.chunk_size, modules=network, device=self.device)
-        return features, vectors
-
-    def _no_rows(self, width: int) -> Tensor:
-        """No rows, whose gradient reaches every weight all the same: processes that share a step must agree on that."""
-        return torch.zeros(0, width, device=self.device) + (_zero_of([self.network]) if process_count() > 1 else 0.0)
 
     def setup(self, stage: str) -> None:
         """Tell the objectives the vocabulary, and a memory the training tracks; Lightning calls it."""
@@ -362,6 +340,23 @@ class AlignmentModule(pl.LightningModule):
             )
         self.item_source = ItemSource(self, data.training_set.tracks)
 
+    def configure_model(self) -> None:
+        """Split the weights where the strategy does that; Lightning calls it before it makes optimisers."""
+        if self.sharded is None:
+            self.sharded = split_weights(self)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm of all gradients, also where each process has a part of them."""
+        if self.sharded is None or not gradient_clip_val:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:
+            clip_gradients(self.parameters(), float(gradient_clip_val), by_value=gradient_clip_algorithm == "value")
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """The optimiser's step, which the key encoder and the average follow."""
         super().optimizer_step(*args, **kwargs)
@@ -372,7 +367,7 @@ class AlignmentModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with a warm-up; groups by tower, and without decay where decay means nothing."""
-        optimizer = torch.optim.AdamW(parameter_groups(self))
+        optimizer = (torch.optim.AdamW if self.sharded is None else ShardedAdamW)(parameter_groups(self))
         steps = int(self.trainer.estimated_stepping_batches)
         factor = learning_rate_factor(steps, round(self.warmup * steps), self.schedule)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
@@ -387,8 +382,7 @@ class AlignmentModule(pl.LightningModule):
 
     def validation_step(self, batch: WindowBatch, _batch_index: int) -> None:
         """Embed windows; they are judged together when all of them are there."""
-        if len(batch.rows):
-            self._heard.add(self.embed_windows(batch), batch)
+        self._heard.add(self.embed_windows(batch), batch)
 
     def on_validation_epoch_end(self) -> None:
         """Retrieval metrics in both directions over the whole validation set."""
@@ -426,8 +420,7 @@ class AlignmentModule(pl.LightningModule):
 
     def predict_step(self, batch: WindowBatch, _batch_index: int) -> tuple[Tensor, ...]:
         """Vectors of windows, their places in the set, and what their pooling may weigh them by."""
-        vectors = self.embed_windows(batch) if len(batch.rows) else torch.zeros(0, self.network.dim)
-        return tuple(each.cpu() for each in (vectors, batch.entries, batch.shares, batch.energies))
+        return tuple(each.cpu() for each in (self.embed_windows(batch), batch.entries, batch.shares, batch.energies))
 
     def _log_retrieval(self, split: Literal["validation", "test"]) -> None:
         data: AudioTextData = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -473,15 +466,12 @@ class AlignmentModule(pl.LightningModule):
         return self._frozen_weights
 
     def exportable(self) -> TwoTower:
-        """The network as users get it: the averaged weights if there are any, low-rank additions merged."""
-        network = copy.deepcopy(self.network)
+        """The network as users get it: the averaged weights if there are any, low-rank additions merged.
+
+        Where weights are split all processes must ask for it together.
+        """
+        network = copy.deepcopy(self.network) if self.sharded is None else self.sharded.whole()
         if self.averaged is not None and self.averaged.steps and not self.averaged.swapped:
             self.averaged.copy_to(network)
         merge_additions(network)
-        return network.eval()
-
-
-def _zero_of(modules: Sequence[torch.nn.Module]) -> Tensor:
-    """A zero that has a gradient of zero for every trained parameter of the modules."""
-    trained = [each for module in modules for each in module.parameters() if each.requires_grad]
-    return torch.stack([0.0 * each.sum().float() for each in trained]).sum() if trained else torch.zeros(())
+        return network.float().eval()  # as it is loaded: a space's name hangs on the very bits

@@ -24,11 +24,12 @@ def write_stamp(module: AlignmentModule, checkpoint: dict[str, Any]) -> None:
     checkpoint["state_dict"] = {
         name: value for name, value in checkpoint["state_dict"].items() if name not in frozen["audio"] | frozen["text"]
     }
+    network = module.network if module.sharded is None else module.sharded.built
     checkpoint["xmodal"] = {
         "format_version": CHECKPOINT_VERSION,
-        "network": module.network.config,
-        "text_identity": module.network.text.identity(),
-        "audio_identity": module.network.audio.identity(),
+        "network": network.config,
+        "text_identity": network.text.identity(),
+        "audio_identity": network.audio.identity(),
         "frozen_weights": module.frozen_weights(),
         "seed": module.seed,
         "averaged": None if module.averaged is None else module.averaged.state_dict(),
@@ -45,8 +46,9 @@ def read_stamp(module: AlignmentModule, checkpoint: dict[str, Any]) -> None:
     """
     migrate(checkpoint)
     stamp = checkpoint["xmodal"]
+    network = module.network if module.sharded is None else module.sharded.built
     for side in _SIDES:
-        said, now = stamp[f"{side}_identity"], getattr(module.network, side).identity()
+        said, now = stamp[f"{side}_identity"], getattr(network, side).identity()
         if said is not None and said != now:
             raise ModelError(
                 f"the checkpoint was trained with another {side} tower than the config names: {said} against {now}"
