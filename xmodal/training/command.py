@@ -18,7 +18,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from xmodal.data.module import AudioTextData
 from xmodal.errors import XmodalError
 from xmodal.training.module import AlignmentModule
-from xmodal.training.resume import NEWEST, next_version, run_to_resume
+from xmodal.training.resume import NEWEST, OneRunFolder, next_version, run_to_resume
 
 _TOOLS = {
     "overfit": ("probes", "overfit_command"),
@@ -130,7 +130,7 @@ def run(args: Sequence[str] | None = None, *, callbacks: Sequence[pl.Callback] =
             AlignmentModule,
             AudioTextData,
             args=None if args is None else list(args),
-            trainer_defaults={"callbacks": list(callbacks)},
+            trainer_defaults={"callbacks": [OneRunFolder(), *callbacks]},
             save_config_kwargs={"overwrite": True},
             # A shortened option would be taken for the one that it begins: a typo must be an error.
             parser_kwargs=whole | dict.fromkeys(LightningCLI.subcommands(), whole),

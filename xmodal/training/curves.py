@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
@@ -27,8 +28,9 @@ class CsvCurves(CSVLogger):
         super().__init__(save_dir, name, version, flush_logs_every_n_steps=1)
 
     @property
+    @rank_zero_experiment
     def experiment(self) -> ExperimentWriter:
-        """The writer of the file."""
+        """The writer of the file, in the first process; the others have none, and make no folder."""
         if self._experiment is None:
             self._experiment = _GoingOn(log_dir=self.log_dir)
         return self._experiment  # type: ignore[return-value]

@@ -1,9 +1,12 @@
-"""Which run ``--resume`` means, and where it goes on."""
+"""Which run ``--resume`` means, where it goes on, and that all processes of a run have one folder."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from xmodal.errors import ModelError
 from xmodal.training.checkpoints import last_good
@@ -11,6 +14,20 @@ from xmodal.training.checkpoints import last_good
 logger = logging.getLogger(__name__)
 
 NEWEST = "newest"
+
+
+class OneRunFolder(pl.Callback):
+    """Gives the loggers of every process the folder that the first one chose.
+
+    Each process looks for the next free ``version_N`` before it knows of the others. Where another run of the same name
+    begins in between, or a network file system shows it late, they would find different ones.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Ask the first process."""
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger | CSVLogger):
+                logger._version = trainer.strategy.broadcast(logger.version)
 
 
 def run_to_resume(runs: Path, wish: str) -> tuple[Path, Path] | None:
