@@ -7,9 +7,9 @@
 Without a model two linear towers are trained on made pairs: two noisy views of a hidden vector whose components matter
 less and less. They are trained twice, with the loss alone and with MatryoshkaLoss around it, and judged on 2,000 pairs
 that training did not see. With a model its audio and captions are embedded; whether its first dimensions say most
-depends on how it was trained. With --heads its vectors of the training split pass a linear map a side, which are
-trained with the loss alone and with MatryoshkaLoss around it, from the same start and on the same batches: what an
-existing model gains by it in a minute.
+depends on how it was trained. With --heads what its towers say of the training split, before their projections, is
+projected anew: a linear map a side is trained with the loss alone and with MatryoshkaLoss around it, from one start
+and on the same batches: what an existing model gains by it in a minute. --folder keeps what the towers said.
 
 float32, float16 and int8 are what ``xmodal embed --dtype`` keeps; pq is product quantisation with half a byte for every
 two components, and pq + refine compares its best 160 once more with int8; binary is the sign of each component, asked
@@ -20,14 +20,21 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 import numpy as np
 import torch
 
+import xmodal
+from xmodal.audio import windows
+from xmodal.data import Track
+from xmodal.data.manifests import read_tracks
+from xmodal.embedder import Embedder
 from xmodal.embeddings import packed, unpacked
 from xmodal.losses import InfoNCELoss, MatryoshkaLoss, apply_loss
 
 K, BATCH = 10, 256
+Pairs = tuple[torch.Tensor, torch.Tensor]
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -90,14 +97,10 @@ def trained(
     *,
     dim: int,
     steps: int,
-    start: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two linear towers, trained on pairs of rows; what they make of the held-out ones."""
     torch.manual_seed(0)
-    towers = [torch.nn.Linear(side.shape[1], dim, bias=not start) for side in (audio, text)]
-    if start:  # as if there were no heads yet
-        for tower in towers:
-            torch.nn.init.eye_(tower.weight)
+    towers = [torch.nn.Linear(side.shape[1], dim) for side in (audio, text)]
     parameters = [*towers[0].parameters(), *towers[1].parameters(), *loss.parameters()]
     optimiser = torch.optim.AdamW(parameters, 2e-3)
     relevance = torch.eye(BATCH, dtype=torch.bool)
@@ -115,19 +118,29 @@ def losses(dims: list[int]) -> tuple[tuple[str, torch.nn.Module], ...]:
     return alone, ("MatryoshkaLoss", MatryoshkaLoss(InfoNCELoss(0.07), sorted(dims)))
 
 
-def from_model(folder: str, manifest: str, splits: tuple[str, ...]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Vectors of each split's tracks and of their first captions, row by row."""
-    import xmodal
-    from xmodal.data.manifests import read_tracks
-
-    embedder, found = xmodal.load(folder), []
+def split_of(manifest: str, split: str) -> list[Track]:
     tracks = [track for track in read_tracks(manifest) if track.captions]
-    for split in splits:
-        mine = [track for track in tracks if track.split == split] or tracks
-        audio = embedder.embed_files(mine, raise_errors=True).embeddings.vectors
-        texts = embedder.embed_texts([track.captions[0].text for track in mine])
-        found.append((torch.from_numpy(audio), torch.from_numpy(texts)))
-    return found
+    return [track for track in tracks if track.split == split] or tracks
+
+
+@torch.inference_mode()
+def before_projection(embedder: Embedder, tracks: list[Track], kept: Path | None) -> Pairs:
+    """What the towers say of tracks (the mean over their windows) and of their first captions."""
+    if kept is not None and kept.exists():
+        with np.load(kept) as found:
+            return torch.from_numpy(found["audio"]), torch.from_numpy(found["text"])
+    model, heard = embedder.model, []
+    for track in tracks:
+        cut = list(windows(track.audio, model.sample_rate, model.windows))
+        waveform = torch.from_numpy(np.stack([window.samples for window in cut]))
+        heard.append(model.audio(waveform, torch.tensor([window.valid_samples for window in cut])).mean(dim=0))
+    captions = [track.captions[0].text for track in tracks]
+    read = [model.text(captions[start : start + 32]) for start in range(0, len(captions), 32)]
+    audio, text = torch.stack(heard), torch.cat(read)
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(kept, audio=audio.numpy(), text=text.numpy())
+    return audio.clone(), text.clone()
 
 
 def show(name: str, found: dict[tuple[int, str], tuple[float, float]]) -> None:
@@ -140,14 +153,21 @@ def show(name: str, found: dict[tuple[int, str], tuple[float, float]]) -> None:
 
 
 def of_model(args: argparse.Namespace) -> None:
-    test, *train = from_model(args.model, args.manifest, ("test", "train") if args.heads else ("test",))
-    width = test[0].shape[1]
-    dims = [width // part for part in (1, 2, 4, 8, 16) if width % (2 * part) == 0]
-    owners = np.arange(len(test[0]))
-    show(args.model, table(test[0].numpy(), test[1].numpy(), owners, dims))
-    for name, loss in losses(dims) if train else ():
-        heads = trained(loss, *train[0], test, dim=width, steps=150 if args.quick else 1_500, start=True)
-        show(f"with heads, {name}", table(*heads, owners, dims))
+    embedder = xmodal.load(args.model, device="cpu")
+    test = split_of(args.manifest, "test")
+    audio = embedder.embed_files(test, raise_errors=True).embeddings.vectors
+    texts = embedder.embed_texts([track.captions[0].text for track in test])
+    dims = [embedder.dim // part for part in (1, 2, 4, 8, 16) if embedder.dim % (2 * part) == 0]
+    show(args.model, table(audio, texts, np.arange(len(test)), dims))
+    if not args.heads:
+        return
+    train, held = (
+        before_projection(embedder, split_of(args.manifest, split), args.folder and args.folder / f"{split}.npz")
+        for split in ("train", "test")
+    )
+    for name, loss in losses(dims):
+        heads = trained(loss, *train, held, dim=embedder.dim, steps=150 if args.quick else 1_500)
+        show(f"projected anew, {name}", table(*heads, np.arange(len(test)), dims))
 
 
 def main() -> None:
@@ -156,6 +176,7 @@ def main() -> None:
     parser.add_argument("--model")
     parser.add_argument("--manifest")
     parser.add_argument("--heads", action="store_true")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="where what the towers said is kept")
     args = parser.parse_args()
     torch.set_num_threads(min(2, torch.get_num_threads()))
     if args.model:

@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self, overload
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -324,7 +324,7 @@ def split_address(address: str) -> tuple[str, str]:
     parts = urlsplit(address)
     query = parse_qs(parts.query)
     collection = query.pop("collection", [DEFAULT_COLLECTION])[0]
-    rest = "&".join(f"{name}={value}" for name, values in query.items() for value in values)
+    rest = "&".join(f"{name}={quote(value, safe='/')}" for name, values in query.items() for value in values)
     url = urlunsplit(parts._replace(query=rest))
     # urlunsplit leaves out the slashes of an empty host, which a file's address has.
     if "://" not in url:

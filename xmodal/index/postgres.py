@@ -26,6 +26,10 @@ _REGISTRY = "xmodal_collections"
 _EF_SEARCH, _MOST_EF = 100, 1_000  # pgvector allows no more
 _COMPARED = 20_000  # allowed rows up to which they are compared one by one
 _DIM_LIMIT = 2_000  # pgvector indexes no longer vectors; beyond, every search compares all
+_HAS_GRAPH = (
+    "SELECT 1 FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid JOIN pg_am ON pg_am.oid = relam "
+    "WHERE indrelid = to_regclass(%s) AND amname = 'hnsw'"
+)
 
 
 class PostgresIndex(DatabaseIndex):
@@ -97,11 +101,6 @@ class _Postgres:
                 f"vector vector({int(dim)}) NOT NULL, metadata json NOT NULL, "
                 "tokens text[] NOT NULL, numbers jsonb NOT NULL)"
             )
-            if dim <= _DIM_LIMIT:
-                connection.execute(
-                    f"CREATE INDEX ON {self._table} USING hnsw (vector vector_ip_ops) "
-                    "WITH (m = 16, ef_construction = 100)"
-                )
             connection.execute(f"CREATE INDEX ON {self._table} USING gin (tokens)")
             connection.execute(f"INSERT INTO {_REGISTRY} VALUES (%s, %s)", [self._name, json.dumps(facts)])
 
@@ -127,6 +126,12 @@ class _Postgres:
                     # PostgreSQL's texts hold no NUL.
                     row = (id_, _written(vector), _as_json(facts), said, json.dumps(numbers))
                     copy.write_row(row)
+            if embeddings.dim <= _DIM_LIMIT and connection.execute(_HAS_GRAPH, [self._table]).fetchone() is None:
+                # Of the rows that are there, and not before them: linked one by one they take several times as long.
+                connection.execute(
+                    f"CREATE INDEX ON {self._table} USING hnsw (vector vector_ip_ops) "
+                    "WITH (m = 16, ef_construction = 100)"
+                )
 
     def rows(self) -> Int64[np.ndarray, " rows"]:
         with self._lent() as connection:
