@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from serve import logs
+from serve import logs, memory
 from serve.decoding import DecoderPool, UploadStore
 from serve.deployed import Deployed, deploy
 from serve.fetching import Fetcher
@@ -30,6 +30,7 @@ from xmodal.embedder import usable_cores
 from xmodal.errors import XmodalError
 
 _WATCH_SECONDS = 1.0
+_GIVE_BACK_SECONDS = 10.0
 _WAVEFORMS = 2_000  # of 16 KB each
 _REFUSALS = (XmodalError, ValueError, OSError, RuntimeError)
 
@@ -104,6 +105,7 @@ class Service:
             return
         finally:
             self._settled.set()
+        self._tasks.append(asyncio.create_task(self._give_back(), name="memory"))
         if self.settings.watch and "://" not in self.index:
             self._tasks.append(asyncio.create_task(self._watch(), name="watch"))
 
@@ -185,7 +187,7 @@ class Service:
         """Give everything back."""
         self.draining = True
         for task in self._tasks:
-            if task.get_name() == "watch":
+            if task.get_name() in ("watch", "memory"):
                 task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._current is not None:
@@ -219,6 +221,11 @@ class Service:
                 self._stamp = seen  # a broken one is tried once
                 with contextlib.suppress(Problem):  # it is in the log
                     await self.reload(None, None)
+
+    async def _give_back(self) -> None:
+        while True:
+            await asyncio.sleep(_GIVE_BACK_SECONDS)
+            await asyncio.to_thread(memory.give_back)
 
     def _seen(self) -> Any:
         """What changes when another index is saved or swapped into the folder."""
