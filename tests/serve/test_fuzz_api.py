@@ -72,7 +72,7 @@ def test_whatever_is_asked_the_answer_is_no_server_error_and_fits_the_document(n
     statuses = set()
 
     @hypothesis.settings(
-        max_examples=8,
+        max_examples=15,
         derandomize=True,
         deadline=None,
         database=None,
