@@ -19,6 +19,7 @@ from xmodal.embeddings import Embeddings
 from xmodal.errors import IndexFormatError, SpaceMismatchError
 from xmodal.index import build_index, load_index
 from xmodal.index.compare import compare
+from xmodal.index.database import split_address
 from xmodal.index.swap import LiveIndex, swap_in
 
 
@@ -255,6 +256,25 @@ def test_a_new_space_in_a_database_is_compared_and_swapped_in_under_readers(
     assert len(load_index(tmp_path / "live")) == 50
     for index in (before, after):
         index.close()
+
+
+def test_a_collection_gets_one_graph_with_its_first_rows(postgres_url, collection):
+    psycopg = pytest.importorskip("psycopg")
+    index = build_index(export(30), "postgres", url=postgres_url, collection=collection)
+    index.add(export(5, seed=4, prefix="more"))
+    index.close()
+    with psycopg.connect(postgres_url) as connection:
+        made = connection.execute("SELECT indexdef FROM pg_indexes WHERE tablename = %s", [f"xmodal_{collection}"])
+        assert sum("USING hnsw" in definition for (definition,) in made.fetchall()) == 1
+    connection.close()
+    again = load_index(f"{postgres_url}{'&' if '?' in postgres_url else '?'}collection={collection}")
+    again.drop_collection()
+    again.close()
+
+
+def test_what_an_address_says_besides_the_collection_stays_as_it_was_written():
+    server = "postgresql://me@host/db?host=/var/run&options=-c%20work_mem%3D1GB"
+    assert split_address(f"{server}&collection=tracks") == (server, "tracks")
 
 
 def test_an_address_of_something_else_or_with_a_password_is_refused(tmp_path, capsys):
