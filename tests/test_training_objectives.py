@@ -14,10 +14,19 @@ from xmodal.data.module import AudioTextData
 from xmodal.data.register import KnownText, TextRegister
 from xmodal.data.tracks import Caption, Track
 from xmodal.errors import DataError
-from xmodal.losses import CombinedObjective, CrossModalMemory, InfoNCELoss, LearnedAnchors, NCALoss
+from xmodal.losses import (
+    AttentionConsistency,
+    BatchItems,
+    CombinedObjective,
+    CrossModalMemory,
+    InfoNCELoss,
+    LearnedAnchors,
+    NCALoss,
+)
 from xmodal.towers import HashedBagOfWordsTower, MobileCnn, SentenceTransformerTower
+from xmodal.towers.pooling import AttentionPool, attention_of
 from xmodal.training import AlignmentModule, config_folder, run
-from xmodal.training.items import Concepts, heard_differently
+from xmodal.training.items import Concepts, attention_gap, heard_differently
 from xmodal.training.momentum import MomentumEncoder
 
 LOSS = "xmodal.losses."
@@ -83,6 +92,10 @@ OBJECTIVES = {
             named("DiverseHeads", features=64, dim=32, width=8),
             named("JointRepresentationRegularizer"),
         )
+    },
+    "attention that moves with the clip, clusters (TAC-CCL)": {
+        "audio": small_cnn(pooling={"class_path": "xmodal.towers.AttentionPool", "init_args": {"hidden": 8}}),
+        "loss": combined(INFONCE, named("AttentionConsistency"), named("ClusterContrastLoss", clusters=2)),
     },
     "curvilinear distance, order statistics (LMKML)": {
         "audio": small_cnn(pooling={"class_path": "xmodal.towers.OrderStatisticsPool"}),
@@ -347,3 +360,57 @@ def test_a_second_hearing_has_the_same_frames_in_turned_order_with_a_silent_tent
     assert not torch.equal(heard[0], features[0])
     again = heard_differently(features, None)
     assert again.shape == features.shape
+
+
+class FrameByFrame(torch.nn.Module):
+    """A tower that looks at one feature frame in every ``stride``, and at where it stands if ``position`` is not 0."""
+
+    def __init__(self, stride=1, position=0.0):
+        super().__init__()
+        self.stride, self.position, self.pooling = stride, position, AttentionPool(hidden=4)
+        torch.manual_seed(0)
+        self.pooling.prepare(2)
+
+    def encode(self, features, valid_frames):
+        frames = features[:, :, :: self.stride]
+        frames = frames + self.position * torch.arange(frames.shape[2])
+        if valid_frames is None:
+            return self.pooling(frames)
+        return self.pooling(frames, torch.arange(frames.shape[2]) < -(-valid_frames // self.stride)[:, None])
+
+
+@pytest.mark.parametrize("valid_frames", [None, torch.tensor([24, 16, 8])])
+@pytest.mark.parametrize("stride", [1, 4])
+def test_attention_that_moves_with_the_clip_has_no_gap_and_attention_to_places_has_one(stride, valid_frames):
+    features = torch.randn(3, 2, 24, generator=torch.Generator().manual_seed(0))
+    for seed in range(5):
+        torch.manual_seed(seed)
+        gap = attention_gap(FrameByFrame(stride), features, valid_frames)
+        assert gap.shape == (3,)
+        assert float(gap.detach().abs().max()) < 1e-10
+    placed = FrameByFrame(stride, position=0.3)
+    torch.manual_seed(1)
+    turn = (torch.rand(3) * (torch.tensor([24, 24, 24]) if valid_frames is None else valid_frames) / stride).long()
+    torch.manual_seed(1)
+    gap = attention_gap(placed, features, valid_frames)
+    for clip, begin in enumerate(turn.tolist()):
+        length = 24 if valid_frames is None else int(valid_frames[clip])
+        own = features[clip : clip + 1, :, :length]
+        with attention_of(placed) as heard:
+            placed.encode(own, None)
+            placed.encode(own.roll(-begin * stride, dims=2), None)
+        first, second = (len(each[0]) * each[0] for each in heard)  # 1 everywhere under even attention
+        torch.testing.assert_close(gap[clip], (first.roll(-begin) - second).square().mean())
+    assert float(gap.detach().max()) > 1e-3
+
+
+def test_attention_cannot_be_asked_of_a_tower_that_has_none():
+    with pytest.raises(ValueError, match="MobileCnn does not pool by attention; give it pooling"):
+        attention_gap(MobileCnn(width=0.25), torch.zeros(1, 64, 32), None)
+
+
+def test_the_gap_of_attention_trains_the_tower():
+    assert attention_gap(FrameByFrame(), torch.zeros(0, 2, 24), None).shape == (0,)
+    tower = FrameByFrame(position=0.3)
+    attention_gap(tower, torch.randn(3, 2, 24), None).mean().backward()
+    assert all(float(weight.grad.abs().max()) > 0 for weight in tower.parameters())

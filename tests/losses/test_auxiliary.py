@@ -189,3 +189,15 @@ def test_joint_representation_multiplies_the_kernel_of_the_features_in():
         apart = ~share & ~torch.eye(len(share), dtype=torch.bool)
         expected = expected + product[apart].mean()
     assert_close(both, expected)
+
+
+def test_attention_consistency_is_the_mean_gap_of_the_clips():
+    vectors = torch.eye(3), torch.eye(3), torch.eye(3, dtype=torch.bool)
+    gap = torch.tensor([0.5, 0.0, 1.0], requires_grad=True)
+    value = losses.AttentionConsistency()(*vectors, items=BatchItems(attention_gap=gap.bfloat16()))
+    assert (value.dtype, value.item()) == (torch.float32, 0.5)
+    value.backward()
+    assert_close(gap.grad, torch.full((3,), 1 / 3), atol=1e-3, rtol=0)
+    with pytest.raises(ValueError, match="needs attention_gap"):
+        losses.AttentionConsistency()(*vectors)
+    assert needs_of(losses.AttentionConsistency()) == {"attention"}

@@ -70,7 +70,7 @@ def test_the_measure_sees_a_table_of_triples():
 def test_every_objective_is_measured():
     measured = {type(make()).__name__ for make in EVERY.values()}
     # The auxiliary heads see the features of one batch; test_auxiliary.py holds them to their formulas.
-    others = {"CrossModalMemory", "DiverseHeads", "InterclassHead"} | {
+    others = {"AttentionConsistency", "CrossModalMemory", "DiverseHeads", "InterclassHead"} | {
         name for name in public_classes() if issubclass(getattr(losses, name), Miner)
     }
     assert measured == set(public_classes()) - others

@@ -196,7 +196,8 @@ class AudioTextData(pl.LightningDataModule):
             rank = self.trainer.global_rank
             name = FILE_NAME if rank == 0 else f"{rank}-{FILE_NAME}"
             self.set_aside.write_to(Path(self.trainer.log_dir or self.trainer.default_root_dir) / name)
-        tower, hears_anew = network.audio, "views" in getattr(self.trainer.lightning_module, "needs", ())
+        tower = network.audio
+        hears_anew = not {"views", "attention"}.isdisjoint(getattr(self.trainer.lightning_module, "needs", ()))
         frozen = tower if is_frozen(tower) and not hears_anew else None
         if frozen is not None:
             frozen.to(self.trainer.strategy.root_device)  # Lightning moves the model there later

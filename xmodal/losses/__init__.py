@@ -1,7 +1,7 @@
 """Training objectives on (score, relevance, valid, weight); :mod:`xmodal.losses.base` states what they share."""
 
 from xmodal.losses.anchors import LearnedAnchors, MetaClassLoss, ProxyGraphLoss
-from xmodal.losses.auxiliary import DiverseHeads, InterclassHead
+from xmodal.losses.auxiliary import AttentionConsistency, DiverseHeads, InterclassHead
 from xmodal.losses.base import EmbeddingLoss, PairwiseLoss, apply_loss
 from xmodal.losses.combined import CombinedObjective
 from xmodal.losses.concepts import (
@@ -85,6 +85,7 @@ __all__ = [
     "AdversarialNegativeLoss",
     "AlignmentUniformityLoss",
     "AngularLoss",
+    "AttentionConsistency",
     "BatchItems",
     "BinomialDevianceLoss",
     "BlackboxRankLoss",

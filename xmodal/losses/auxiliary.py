@@ -169,6 +169,38 @@ class DiverseHeads(EmbeddingLoss):
         return loss + self.decorrelation_weight * torch.stack(apart).mean()
 
 
+class AttentionConsistency(EmbeddingLoss):
+    """What the audio tower attends to stays the same when the clip is turned round in time.
+
+    Every clip is heard twice, once begun elsewhere and going round; the weights that the tower's attention pooling
+    gives the frames must have moved along. The term of a clip is the mean squared difference of the two, in units of
+    the weight that each frame would have under even attention. It takes no label, and two more passes of the tower.
+
+    For a tower that pools by :class:`xmodal.towers.AttentionPool`. SpecAugment, where the tower has it, is drawn anew
+    in each pass, so that attention must not depend on what is blanked. :class:`xmodal.losses.ClusterContrastLoss` is
+    the other half of the paper, whose pictures are turned and mirrored in space.
+
+    References:
+        Li et al., "Unsupervised deep metric learning with transformed attention consistency and contrastive clustering
+        loss", ECCV 2020.
+    """
+
+    method_ids: ClassVar[tuple[str, ...]] = ("5.02",)
+    needs: ClassVar[frozenset[Need]] = frozenset({"attention"})
+    needs_scores: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def compute_with(
+        self, items: BatchItems, audio: Float[Tensor, "audio dim"], text: Float[Tensor, "text dim"], pairs: Pairs
+    ) -> Float[Tensor, ""]:
+        """Mean over the clips."""
+        if items.attention_gap is None:
+            raise ValueError("AttentionConsistency needs attention_gap of the batch's items; train it with train.py")
+        return items.attention_gap.to(audio.dtype).mean()
+
+
 class Decorrelation(nn.Module):
     """Trains a network to guess one vector from another, and through reversed gradients both to make it fail.
 

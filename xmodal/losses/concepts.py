@@ -181,7 +181,7 @@ class ClusterContrastLoss(EmbeddingLoss):
 
     The audio vectors of the batch are clustered by k-means; the soft-max cross-entropy of each audio against its own
     cluster's centre is added to that of each text against the centres of its audio. Centres are constants for the
-    gradient. (The other half of the paper, attention that moves with the picture, has no counterpart in a loss here.)
+    gradient. The other half of the paper is :class:`xmodal.losses.AttentionConsistency`.
 
     Args:
         clusters: Number of clusters; at most as many as there are audio.

@@ -203,7 +203,7 @@ def example_config(name: str, settings: dict[str, Any] | None = None) -> dict[st
 
 def is_added(name: str) -> bool:
     """Whether a class is a term beside a loss and trains nothing useful alone."""
-    return name.endswith(("Regularizer", "Head", "Heads")) or name == "IntraPairVarianceLoss"
+    return name.endswith(("Regularizer", "Head", "Heads", "Consistency")) or name == "IntraPairVarianceLoss"
 
 
 def implemented() -> dict[str, list[str]]:

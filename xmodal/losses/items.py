@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Bool, Float, Int, Real
 from torch import Tensor, nn
 
-Need = Literal["keys", "vocabulary", "features", "views"]
+Need = Literal["keys", "vocabulary", "features", "views", "attention"]
 """``keys``: names of the items and the rule between them; ``vocabulary``: every concept as a text; ``features``: what
-the towers gave before the projection; ``views``: the batch's audio once more, heard differently."""
+the towers gave before the projection; ``views``: the batch's audio once more, heard differently; ``attention``:
+whether the audio tower's attention over time moves with the clip."""
 
 RelevanceOf = Callable[[Tensor, Tensor], Tensor]
 """From keys of audio and keys of texts to their relevance ``[audio, text]``; NaN where nobody may judge the pair."""
@@ -57,6 +58,7 @@ class BatchItems:
         text_features: What the text tower gave before the projection.
         second_audio: Vectors of the same audio, heard differently.
         second_audio_features: The tower's features of that second hearing.
+        attention_gap: How far the tower's attention differs between a clip and the clip turned round.
     """
 
     audio_keys: Int[Tensor, " audio"] | None = None
@@ -69,6 +71,7 @@ class BatchItems:
     text_features: Float[Tensor, "text text_width"] | None = None
     second_audio: Float[Tensor, "audio dim"] | None = None
     second_audio_features: Float[Tensor, "audio audio_width"] | None = None
+    attention_gap: Float[Tensor, " audio"] | None = None
 
     def gathered(self, gather: Callable[[Tensor], Tensor]) -> BatchItems:
         """The same of all processes; the vocabulary's texts are the same in each.

@@ -7,6 +7,8 @@ weights are made when the tower calls :meth:`TimePool.prepare` with the number o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Bool, Float
@@ -101,6 +103,7 @@ class AttentionPool(TimePool):
         if hidden < 1:
             raise ValueError(f"hidden must be at least 1, got {hidden}")
         self.hidden = hidden
+        self.shares = nn.Softmax(dim=2)  # a module of its own for attention_of to listen to
 
     def prepare(self, channels: int) -> None:
         """Make the network that scores a frame of this many channels."""
@@ -114,8 +117,29 @@ class AttentionPool(TimePool):
     ) -> Float[Tensor, "clips channels"]:
         """Average the valid frames by their attention weights."""
         frames = frames.masked_fill(~mask, 0.0)
-        weights = self.scorer(frames).masked_fill(~mask, -torch.inf).softmax(dim=2)
+        weights = self.shares(self.scorer(frames).masked_fill(~mask, -torch.inf))
         return (frames * weights).sum(dim=2)
+
+
+@contextmanager
+def attention_of(tower: nn.Module) -> Iterator[list[Float[Tensor, "clips frames"]]]:
+    """The weights that a tower's :class:`AttentionPool` gives to the frames, call by call, while the context lasts.
+
+    Raises:
+        ValueError: If the tower does not pool by attention.
+    """
+    pool = next((module for module in tower.modules() if isinstance(module, AttentionPool)), None)
+    if pool is None:
+        raise ValueError(
+            f"{type(tower).__name__} does not pool by attention; "
+            "give it pooling: {class_path: xmodal.towers.AttentionPool}"
+        )
+    heard: list[Tensor] = []
+    handle = pool.shares.register_forward_hook(lambda module, given, weights: heard.append(weights[:, 0]))
+    try:
+        yield heard
+    finally:
+        handle.remove()
 
 
 class AutoPool(TimePool):

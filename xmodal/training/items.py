@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from xmodal.losses.base import EmbeddingLoss
 from xmodal.losses.items import BatchItems, Vocabulary
 from xmodal.losses.memory import CrossModalMemory
 from xmodal.text import tag_prompts, words_key
+from xmodal.towers.base import AudioTower
+from xmodal.towers.pooling import attention_of
 
 if TYPE_CHECKING:
     from xmodal.training.module import AlignmentModule
@@ -113,6 +116,8 @@ class ItemSource:
             heard = heard_differently(batch.features, batch.valid_frames)
             second, vectors = module.encoder.windows(heard, batch.valid_frames, encoded=False)
             items = replace(items, second_audio_features=second, second_audio=vectors)
+        if "attention" in module.needs:
+            items = replace(items, attention_gap=attention_gap(network.audio, batch.features, batch.valid_frames))
         return items
 
     def of_texts(
@@ -157,9 +162,43 @@ def heard_differently(
     length = torch.full((clips,), frames, device=features.device) if valid_frames is None else valid_frames
     place = torch.arange(frames, device=features.device)[None, :].expand(clips, -1)
     draws = torch.rand((2, clips, 1), device=features.device)
-    turned = (place + (draws[0] * length[:, None]).long()) % length[:, None]
-    turned = torch.where(place < length[:, None], turned, place)
-    moved = features.gather(2, turned[:, None, :].expand_as(features))
+    moved = turned_round(features, (draws[0, :, 0] * length).long(), length)
     first = (draws[1] * 0.9 * length[:, None]).long()
     silent = (place >= first) & (place < first + (length[:, None] // 10))
     return moved.masked_fill(silent[:, None, :], 0.0)
+
+
+def turned_round(
+    values: Float[Tensor, "clips *bands frames"], by: Int[Tensor, " clips"], length: Int[Tensor, " clips"]
+) -> Float[Tensor, "clips *bands frames"]:
+    """Each clip's first ``length`` frames begun ``by`` frames later and going round; the rest stays where it is."""
+    place = torch.arange(values.shape[-1], device=values.device)[None, :]
+    source = torch.where(place < length[:, None], (place + by[:, None]) % length[:, None], place)
+    return values.gather(-1, source[:, None, :].expand_as(values) if values.dim() == 3 else source)
+
+
+def attention_gap(
+    tower: AudioTower, features: Float[Tensor, "clips bands frames"], valid_frames: Int[Tensor, " clips"] | None
+) -> Float[Tensor, " clips"]:
+    """How far a tower's attention over time differs between each clip and the same clip turned round, turned back.
+
+    The mean over the attention's steps of the squared difference, times the square of their number: 0 where attention
+    moves along. The turn is a whole number of steps, drawn from torch's generator. The tower hears all clips at once,
+    whatever ``chunk_size`` says.
+
+    Raises:
+        ValueError: If the tower does not pool by attention.
+    """
+    clips, _, frames = features.shape
+    if clips == 0:  # a process whose files could not be decoded
+        return features.new_zeros(0)
+    length = torch.full((clips,), frames, device=features.device) if valid_frames is None else valid_frames
+    with attention_of(tower) as heard:
+        tower.encode(features, valid_frames)
+        steps = heard[0].shape[1]
+        stride = 1 << math.ceil(math.log2(frames / steps))  # a tower halves the frames again and again
+        count = (-(-length // stride)).clamp(max=steps)
+        turn = (torch.rand(clips, device=features.device) * count).long()
+        tower.encode(turned_round(features, turn * stride, length), valid_frames)
+    first, second = heard
+    return (turned_round(first, turn, count) - second).square().sum(dim=1) * count
