@@ -186,6 +186,8 @@ def objective_config(loss: dict[str, Any], seed: int, manifest: str, steps: int)
 
     config = yaml.safe_load((config_folder() / "demo.yaml").read_text(encoding="utf-8"))
     config["model"]["audio"]["init_args"] |= SMALLER
+    if "AttentionConsistency" in json.dumps(loss):
+        config["model"]["audio"]["init_args"]["pooling"] = {"class_path": "xmodal.towers.AttentionPool"}
     config["model"]["centred"] = True  # losses with a margin do not leave the cone in so few steps without
     config["model"]["loss"] = loss  # in its place: arguments of the loss that stood there must not stay
     config["data"] |= {"manifest": manifest, "seed": seed, "workers": 0, "cache": "memory"} | SMALLER_BATCH
