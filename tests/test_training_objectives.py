@@ -15,8 +15,6 @@ from xmodal.data.register import KnownText, TextRegister
 from xmodal.data.tracks import Caption, Track
 from xmodal.errors import DataError
 from xmodal.losses import (
-    AttentionConsistency,
-    BatchItems,
     CombinedObjective,
     CrossModalMemory,
     InfoNCELoss,
