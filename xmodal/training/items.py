@@ -117,7 +117,8 @@ class ItemSource:
             second, vectors = module.encoder.windows(heard, batch.valid_frames, encoded=False)
             items = replace(items, second_audio_features=second, second_audio=vectors)
         if "attention" in module.needs:
-            items = replace(items, attention_gap=attention_gap(network.audio, batch.features, batch.valid_frames))
+            gap = attention_gap(module.network.audio, batch.features, batch.valid_frames)
+            items = replace(items, attention_gap=gap)
         return items
 
     def of_texts(
