@@ -306,15 +306,18 @@ def _print_ending(
     console: Console, out: Path, pictures: Sequence[Path], options: argparse.Namespace, seconds: float
 ) -> None:
     console.print(f"\n  Done in {seconds:.0f} s. Pictures:")
-    for picture in pictures:
-        console.print(f"    {picture}")
     program = "xmodal" if shutil.which("xmodal") else _from_here(Path(sys.executable).parent / "xmodal")
-    console.print("\n  Next:")
-    console.print(f'    {program} search "gloomy church organ" --index {out / "index"}')
-    console.print(f"    {program} embed YOUR_MUSIC --model {out / 'model'} --out mine.parquet")
-    console.print(f'    {program} tag SONG.mp3 --model {out / "model"} --tags "happy, sad, piano, guitar"')
+    further = [
+        f'{program} search "gloomy church organ" --index {out / "index"}',
+        f"{program} embed YOUR_MUSIC --model {out / 'model'} --out mine.parquet",
+        f'{program} tag SONG.mp3 --model {out / "model"} --tags "happy, sad, piano, guitar"',
+    ]
     if options.keep is None:
-        console.print(f"    {program} demo --keep DIR     the same, and leaves the clips to listen to")
+        further.append(f"{program} demo --keep DIR     the same, and leaves the clips to listen to")
+    # Paths and commands are there to be copied, so a long one is left to the terminal to break.
+    console.print("\n".join(f"    {picture}" for picture in pictures), soft_wrap=True)
+    console.print("\n  Next:")
+    console.print("\n".join(f"    {command}" for command in further), soft_wrap=True)
 
 
 def _words(track: Track) -> list[str]:

@@ -537,9 +537,8 @@ def test_metadata_of_some_rows_are_what_a_look_at_each_gives(kind):
     assert ("t3" in index, "t9" in index, 3 in index) == (True, False, False)
 
 
-def test_the_hits_of_many_queries_ask_a_database_for_ids_and_metadata_once(kind, shared, monkeypatch):
-    if kind not in DATABASES:
-        pytest.skip("the rows are in memory")
+@pytest.mark.parametrize("kind", DATABASES, indirect=True)
+def test_the_hits_of_many_queries_ask_a_database_for_ids_and_metadata_once(shared, monkeypatch):
     asked, get = [], shared._database.get
     monkeypatch.setattr(shared._database, "get", lambda rows, field: asked.append(field) or get(rows, field))
     hits = search(shared, QUERIES[:5], 7, space_id=SPACE)
