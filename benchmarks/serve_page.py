@@ -5,7 +5,7 @@
 
 The catalogue is that of serve_load.py (MiniLM texts, made vectors in a FAISS graph), served by one process on the same
 machine as the browser. All times are of the page's own clock. "Question to tracks" runs from the request that the
-page sends to the frame's layout with the new rows in it; the pause of 110 ms after the last key, in which the page
+page sends to the frame's layout with the new rows in it; the pause of 70 ms after the last key, in which the page
 waits for another one, is told beside it and is in the second figure. Texts are distinct, so that no cache of queries
 helps. First paint is of a browser that has never seen the page.
 """
@@ -136,7 +136,7 @@ def main() -> None:
     names = {
         "paint": "first paint, nothing cached",
         "answer": f"question to tracks, {tracks:,} tracks",
-        "typed": "last key to tracks, with the pause of 110",
+        "typed": "last key to tracks, with the pause of 70",
         "rows": "50 rows, with their layout",
         "frame": "a frame of a map of 20,000 points",
     }
@@ -144,7 +144,7 @@ def main() -> None:
     for key, name in names.items():
         p95 = sorted(found[key])[int(0.95 * (len(found[key]) - 1))]
         print(f"{name:44} {middle[key]:8.1f} {p95:8.1f}")
-    goals = {"paint": PAINT_GOAL, "answer": ANSWER_GOAL, "rows": ROWS_GOAL, "frame": FRAME_GOAL}
+    goals = {"paint": PAINT_GOAL, "answer": ANSWER_GOAL, "typed": ANSWER_GOAL, "rows": ROWS_GOAL, "frame": FRAME_GOAL}
     for key, goal in goals.items():
         claim: dict[str, Any] = {"claim": f"{names[key]}, ms (median)", "ours": round(middle[key], 1), "peer": None}
         print(json.dumps({**claim, "ratio": None, "goal": goal, "met": middle[key] < goal}))

@@ -7,7 +7,7 @@ import { asks } from "./state.js";
 
 /** @typedef {import("./state.js").State} State @typedef {import("./types.js").Answer} Answer */
 
-const TYPING_PAUSE = 110; // milliseconds: between two keys of a fast typist
+const TYPING_PAUSE = 70; // milliseconds: between two keys of a fast typist
 
 export class Searcher {
   /**
