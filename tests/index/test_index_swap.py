@@ -259,7 +259,9 @@ def test_a_new_space_in_a_database_is_compared_and_swapped_in_under_readers(
 
 
 def test_a_collection_gets_one_graph_with_its_first_rows(postgres_url, collection):
-    psycopg = pytest.importorskip("psycopg")
+    psycopg = pytest.importorskip(
+        "psycopg", reason="PostgreSQL is spoken to through it: pip install 'xmodal[postgres]'"
+    )
     index = build_index(export(30), "postgres", url=postgres_url, collection=collection)
     index.add(export(5, seed=4, prefix="more"))
     index.close()

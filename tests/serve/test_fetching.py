@@ -130,6 +130,21 @@ def test_what_a_host_may_not_do_is_a_problem_and_ends_at_once(answer, status, sa
     assert len(asked) == (4 if "times" in said else 1)
 
 
+def test_a_redirect_to_another_host_is_not_followed_though_that_one_is_listed_too():
+    async def run():
+        answers = {"/b": HEAD % 1 + b"z"}
+        async with host(answers) as (port, asked):
+            answers["/a"] = redirect(f"http://store.internal:{port}/b")
+            hosts = [f"127.0.0.1:{port}", f"store.internal:{port}=127.0.0.1"]
+            fetcher = Fetcher(hosts, max_bytes=5000, seconds=5.0)
+            assert (await content_of(fetcher, f"http://store.internal:{port}/b"))[1] == b"z"
+            with pytest.raises(Problem, match="another host"):
+                await content_of(fetcher, f"http://127.0.0.1:{port}/a")
+            assert len(asked) == 2
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize(
     ("allowed", "url", "status", "said"),
     [
