@@ -37,7 +37,7 @@ import numpy as np
 
 from xmodal.embeddings import Embeddings
 from xmodal.index import Index, build_index, load_index
-from xmodal.index.faiss import HnswIndex
+from xmodal.index.faiss import HnswIndex, walk_breadth
 
 SPACE, K, PART = "0123456789abcdef", 10, 50_000
 OURS, SERVERS, PEERS = ("flat", "hnsw", "ivf"), ("pgvector", "milvus"), ("usearch", "LanceDB", "semantic_search")
@@ -91,7 +91,7 @@ def raw_search(index: Index) -> Callable[[np.ndarray], object]:
     if index.kind == "flat":
         return lambda queries: index._index.search(queries, K)
     if index.kind == "hnsw":
-        chosen = faiss.SearchParametersHNSW(efSearch=index.ef_search)
+        chosen = faiss.SearchParametersHNSW(efSearch=index.ef_search or walk_breadth(len(index)))
         return lambda queries: index._graph.search(queries, K, params=chosen)
     lists = index._codes.nlist
     inner = faiss.SearchParametersIVF(nprobe=min(lists, max(8, lists // 32)))
@@ -168,7 +168,7 @@ def opened(name: str, vectors: np.ndarray, place: Path) -> Iterator[tuple[Search
         from usearch.index import Index as Usearch
 
         other = Usearch.restore(str(place / "index.usearch"))
-        other.expansion_search = 64
+        other.expansion_search = walk_breadth(len(other))  # as hnsw
         yield lambda asked: np.asarray(other.search(asked, K).keys).reshape(len(asked), K), None
     elif name == "LanceDB":
         import lancedb

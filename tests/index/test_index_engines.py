@@ -14,7 +14,8 @@ from hypothesis.extra.numpy import arrays
 from xmodal.embeddings import Embeddings
 from xmodal.errors import IndexFormatError
 from xmodal.index import build_index, engines, load_index
-from xmodal.index.exact import scan, top_k
+from xmodal.index.exact import scan, scan_single, top_k
+from xmodal.index.faiss import walk_breadth
 
 SPACE = "0123456789abcdef"
 
@@ -169,6 +170,47 @@ def test_more_allowed_rows_than_are_copied_together_are_a_mask_of_the_flat_searc
     best, expected = scan(embeddings.vectors, queries, 7, among)
     np.testing.assert_array_equal(rows, expected)
     np.testing.assert_allclose(scores, best, atol=1e-6)
+
+
+@settings(deadline=None, max_examples=150)
+@given(data=st.data(), rows=st.integers(1, 40), queries=st.integers(1, 7))
+def test_a_scan_block_by_block_finds_what_a_scan_at_once_does(data, rows, queries):
+    # Small whole numbers: their products are exact in either precision, and many are equal.
+    cells = st.integers(-2, 2)
+    vectors = data.draw(arrays(np.float32, (rows, 2), elements=cells))
+    asked = data.draw(arrays(np.float32, (queries, 2), elements=cells))
+    among = data.draw(
+        st.none() | st.sets(st.integers(0, rows - 1), min_size=1).map(lambda some: np.array(sorted(some)))
+    )
+    k = data.draw(st.integers(1, rows if among is None else len(among)))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, size in (("_BLOCK_ROWS", 5), ("_BLOCK_QUERIES", 3), ("_FIRST_ROWS", 2)):
+            patch.setattr(f"xmodal.index.exact.{name}", size)
+        scores, found = scan_single(vectors, asked, k, among)
+    best, expected = scan(vectors, asked, k, among)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(scores, best)
+
+
+@pytest.mark.parametrize("queries", [3, 4, 30])
+def test_few_and_many_queries_of_all_rows_find_the_same(monkeypatch, queries):
+    monkeypatch.setattr("xmodal.index.faiss._SMALL_SCAN", 10)
+    embeddings, asked = export(9_000), export(queries, seed=1).vectors
+    for kind, removed in (("flat", 0), ("hnsw", 5)):  # a graph compares all rows when it is asked for many
+        index = build_index(embeddings, kind, **({"links": 4, "ef_construction": 4} if kind == "hnsw" else {}))
+        index.remove(index.ids[:removed])
+        scores, rows = index.search(asked, 1_000, space_id=SPACE)
+        best, expected = scan(index.vectors(), asked, 1_000)
+        np.testing.assert_allclose(scores, best, atol=1e-6)
+        # Rows may only change places where their scores are the same up to rounding.
+        np.testing.assert_allclose((index.vectors()[rows] * asked[:, None]).sum(axis=2), best, atol=1e-6)
+        assert np.mean(rows == expected) > 0.99
+
+
+def test_a_walk_is_longer_in_a_larger_graph():
+    assert [walk_breadth(rows) for rows in (10, 200_000, 1_000_000, 2_000_000, 10**8)] == [64, 64, 250, 500, 512]
+    index = build_index(export(50), "hnsw")
+    assert index.settings["ef_search"] is None
 
 
 def test_copies_of_a_vector_score_exactly_the_same_wherever_they_are():

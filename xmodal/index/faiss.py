@@ -16,18 +16,19 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from xmodal.index.base import Allowed, Index, Rows, Scores
-from xmodal.index.exact import checked_vectors, in_order, scan
+from xmodal.index.exact import checked_vectors, in_order, scan, scan_single
 
 faiss: Any = _faiss  # its type stubs leave out what its Python side adds
 
 DEAD_SHARE = 0.25  # of the slots; above it a removal builds the structure again
 SCAN_SHARE = 0.1  # a search among fewer rows than this, or for more, compares them all: shortcuts lose some there
-_SMALL_SCAN = 4_096  # rows up to which they are copied together and compared in double precision
+_SMALL_SCAN = 4_096  # allowed rows up to which they are copied together and compared in double precision
+_FEW_QUERIES = 4  # below it FAISS compares all rows as fast as matrix products do, above it up to 13 times slower
 _ASKED = 16  # times k that a search among some rows asks for: what cannot give them was looking in the wrong place
 
 
 class FlatIndex(Index):
-    """Every row compared, by FAISS: exact up to the rounding of float32."""
+    """Every row compared, in single precision: exact up to the rounding of float32."""
 
     kind = "flat"
 
@@ -56,10 +57,7 @@ class FlatIndex(Index):
         self._index.add(kept)
 
     def _nearest(self, queries: np.ndarray, k: int, among: Allowed | None, breadth: int | None) -> tuple[Scores, Rows]:
-        if among is not None and len(among) <= _SMALL_SCAN:
-            return scan(stored(self._index), queries, k, among)
-        chosen = None if among is None else faiss.SearchParameters(sel=bitmap(among, len(self)))
-        return ordered(*nearest(self._index, queries, k, chosen))
+        return compare_all(stored(self._index), self._index, queries, k, among)
 
     def _write(self, data: Path) -> None:
         write_faiss(self._index, data / "vectors.faiss")
@@ -82,16 +80,17 @@ class HnswIndex(Index):
         dim: Length of each vector.
         links: Neighbours a node keeps on each level (M in the paper).
         ef_construction: Candidates looked at when a node is linked.
-        ef_search: Candidates looked at by a search; at least twice ``k`` are.
+        ef_search: Candidates looked at by a search; at least twice ``k`` are. None: one for every 4,000 rows, from 64
+            to 512. The more rows there are, the more often a short walk ends in the wrong part of the graph.
     """
 
     kind = "hnsw"
 
     def __init__(
-        self, space_id: str, dim: int, *, links: int = 32, ef_construction: int = 80, ef_search: int = 64
+        self, space_id: str, dim: int, *, links: int = 32, ef_construction: int = 80, ef_search: int | None = None
     ) -> None:
         super().__init__(space_id, dim)
-        if links < 2 or ef_construction < 1 or ef_search < 1:
+        if links < 2 or ef_construction < 1 or (ef_search is not None and ef_search < 1):
             raise ValueError(
                 "hnsw needs links of at least 2, ef_construction and ef_search of at least 1, got "
                 f"links={links}, ef_construction={ef_construction}, ef_search={ef_search}"
@@ -103,7 +102,7 @@ class HnswIndex(Index):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The graph's parameters."""
+        """The graph's parameters; None stands for what follows from the number of rows."""
         return {"links": self.links, "ef_construction": self.ef_construction, "ef_search": self.ef_search}
 
     def vectors(self, rows: Sequence[int] | np.ndarray | None = None) -> Float32[np.ndarray, "rows dim"]:
@@ -130,7 +129,7 @@ class HnswIndex(Index):
         self._append(kept)
 
     def _nearest(self, queries: np.ndarray, k: int, among: Allowed | None, breadth: int | None) -> tuple[Scores, Rows]:
-        ef = max(breadth or self.ef_search, 2 * k)
+        ef = max(breadth or self.ef_search or walk_breadth(len(self)), 2 * k)
 
         def walk(asked: int, selector: Any) -> tuple[Scores, Rows]:
             # Dead and forbidden nodes lie on the way as well, so the walk must be as much longer.
@@ -149,6 +148,11 @@ class HnswIndex(Index):
         checked_vectors(stored(self._graph))
         self._slots = Slots(np.load(data / "slots.npy", allow_pickle=False), int(self._graph.ntotal))
         return len(self._slots.rows)
+
+
+def walk_breadth(rows: int) -> int:
+    """Candidates that a search of a graph of so many rows looks at when nobody says how many."""
+    return min(512, max(64, rows // 4_000))
 
 
 @lru_cache(maxsize=64)  # a single query feels it when they are made; a search reads them and nothing changes them
@@ -213,30 +217,46 @@ def search_slots(
     """
     pool = len(slots.rows) if among is None else len(among)
     if pool < SCAN_SHARE * len(slots.rows) or k > SCAN_SHARE * pool:
-        return _compare_all(vectors, flat, slots, queries, k, among)
+        return _compare_slots(vectors, flat, slots, queries, k, among)
     asked = k if among is None else _ASKED * k
     if asked > pool:
-        return _compare_all(vectors, flat, slots, queries, k, among)
+        return _compare_slots(vectors, flat, slots, queries, k, among)
     scores, found = walk(asked, slots.alive if among is None else bitmap(slots.of(among), slots.total))
     short = found[:, -1] < 0
     scores, found = scores[:, :k], found[:, :k]
     rows = slots.rows_at(found)
     if short.any():
         scores, rows = scores.copy(), rows.copy()
-        scores[short], rows[short] = _compare_all(vectors, flat, slots, queries[short], k, among)
+        scores[short], rows[short] = _compare_slots(vectors, flat, slots, queries[short], k, among)
     return ordered(scores, rows)
 
 
-def _compare_all(
+def _compare_slots(
     vectors: np.ndarray, flat: Any, slots: Slots, queries: np.ndarray, k: int, among: Allowed | None
 ) -> tuple[Scores, Rows]:
-    allowed = slots.of(among)
-    if len(allowed) <= _SMALL_SCAN:
-        scores, found = scan(vectors, queries, k, allowed)
-    else:
-        chosen = faiss.SearchParameters(sel=bitmap(allowed, slots.total))
-        scores, found = nearest(flat, queries, k, chosen)
-    return ordered(scores, slots.rows_at(found))
+    alive = among is not None or slots.alive is not None
+    scores, found = compare_all(vectors, flat, queries, k, slots.of(among) if alive else None)
+    return scores, slots.rows_at(found)
+
+
+def compare_all(
+    vectors: Float32[np.ndarray, "slots dim"], flat: Any, queries: np.ndarray, k: int, among: np.ndarray | None
+) -> tuple[Scores, Rows]:
+    """Compare every slot, or those in ``among`` (rising), in the way that is quickest for so many of both.
+
+    Args:
+        vectors: All slots' vectors.
+        flat: The same as a flat index of FAISS.
+        queries: Unit vectors.
+        k: From 1 to the number of slots compared.
+        among: The slots to compare; None for all.
+    """
+    if among is not None and len(among) <= _SMALL_SCAN:
+        return scan(vectors, queries, k, among)
+    if len(queries) >= _FEW_QUERIES:
+        return ordered(*scan_single(vectors, queries, k, among))
+    chosen = None if among is None else faiss.SearchParameters(sel=bitmap(among, len(vectors)))
+    return ordered(*nearest(flat, queries, k, chosen))
 
 
 def ordered(scores: Scores, rows: Rows) -> tuple[Scores, Rows]:
