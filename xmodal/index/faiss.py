@@ -23,7 +23,7 @@ faiss: Any = _faiss  # its type stubs leave out what its Python side adds
 DEAD_SHARE = 0.25  # of the slots; above it a removal builds the structure again
 SCAN_SHARE = 0.1  # a search among fewer rows than this, or for more, compares them all: shortcuts lose some there
 _SMALL_SCAN = 4_096  # allowed rows up to which they are copied together and compared in double precision
-_FEW_QUERIES = 4  # below it FAISS compares all rows as fast as matrix products do, above it up to 13 times slower
+_FEW_QUERIES = 4  # below it FAISS passes over what is not allowed sooner than that it is copied together for products
 _ASKED = 16  # times k that a search among some rows asks for: what cannot give them was looking in the wrong place
 
 
@@ -253,10 +253,10 @@ def compare_all(
     """
     if among is not None and len(among) <= _SMALL_SCAN:
         return scan(vectors, queries, k, among)
-    if len(queries) >= _FEW_QUERIES:
-        return ordered(*scan_single(vectors, queries, k, among))
-    chosen = None if among is None else faiss.SearchParameters(sel=bitmap(among, len(vectors)))
-    return ordered(*nearest(flat, queries, k, chosen))
+    if among is not None and len(queries) < _FEW_QUERIES:
+        chosen = faiss.SearchParameters(sel=bitmap(among, len(vectors)))
+        return ordered(*nearest(flat, queries, k, chosen))
+    return ordered(*scan_single(vectors, queries, k, among))
 
 
 def ordered(scores: Scores, rows: Rows) -> tuple[Scores, Rows]:
