@@ -37,7 +37,8 @@ import numpy as np
 
 from xmodal.embeddings import Embeddings
 from xmodal.index import Index, build_index, load_index
-from xmodal.index.faiss import HnswIndex, walk_breadth
+from xmodal.index.base import walk_breadth
+from xmodal.index.faiss import HnswIndex
 
 SPACE, K, PART = "0123456789abcdef", 10, 50_000
 OURS, SERVERS, PEERS = ("flat", "hnsw", "ivf"), ("pgvector", "milvus"), ("usearch", "LanceDB", "semantic_search")

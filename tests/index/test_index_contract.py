@@ -433,6 +433,21 @@ def test_how_much_one_search_looks_at_changes_nothing_for_the_next(shared):
         find(shared, QUERIES, 10, breadth=0)
 
 
+@pytest.mark.parametrize("kind", ["hnsw", "postgres"], indirect=True, scope="function")
+def test_a_graph_is_walked_as_its_size_asks_for(kind, monkeypatch):
+    index = build_index(CORPUS, kind)
+    usual = find(index, QUERIES, 10)[1]
+    seen = []
+    module = {"hnsw": "xmodal.index.faiss", "postgres": "xmodal.index.postgres"}[kind]
+    # A walk longer than pgvector allows compares all rows there, and 1,000 of 1,500 candidates are as good as all.
+    monkeypatch.setattr(f"{module}.walk_breadth", lambda rows: seen.append(rows) or 1_001)
+    truth = brute_force(CORPUS.vectors, QUERIES, 10)[1]
+    assert recall(find(index, QUERIES, 10)[1], truth) >= max(0.999, recall(usual, truth))
+    assert seen == [ROWS]
+    find(index, QUERIES, 10, breadth=20)
+    assert seen == [ROWS]
+
+
 def test_a_search_beside_changes_sees_the_index_before_or_after_each(kind):
     index = build_index(export(300), kind)
     extra = export(40, 3, prefix="extra")

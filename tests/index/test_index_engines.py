@@ -14,8 +14,8 @@ from hypothesis.extra.numpy import arrays
 from xmodal.embeddings import Embeddings
 from xmodal.errors import IndexFormatError
 from xmodal.index import build_index, engines, load_index
+from xmodal.index.base import walk_breadth
 from xmodal.index.exact import scan, scan_single, top_k
-from xmodal.index.faiss import walk_breadth
 
 SPACE = "0123456789abcdef"
 

@@ -333,6 +333,11 @@ class Index(ABC):
         return rows
 
 
+def walk_breadth(rows: int) -> int:
+    """Candidates that a search of a graph of so many rows looks at when nobody says how many."""
+    return min(512, max(64, rows // 4_000))
+
+
 def as_conditions(where: str | Sequence[str | Condition]) -> tuple[Condition, ...]:
     """Read those conditions that are still text."""
     if isinstance(where, str):

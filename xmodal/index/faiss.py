@@ -15,7 +15,7 @@ import faiss as _faiss
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from xmodal.index.base import Allowed, Index, Rows, Scores
+from xmodal.index.base import Allowed, Index, Rows, Scores, walk_breadth
 from xmodal.index.exact import checked_vectors, in_order, scan, scan_single
 
 faiss: Any = _faiss  # its type stubs leave out what its Python side adds
@@ -148,11 +148,6 @@ class HnswIndex(Index):
         checked_vectors(stored(self._graph))
         self._slots = Slots(np.load(data / "slots.npy", allow_pickle=False), int(self._graph.ntotal))
         return len(self._slots.rows)
-
-
-def walk_breadth(rows: int) -> int:
-    """Candidates that a search of a graph of so many rows looks at when nobody says how many."""
-    return min(512, max(64, rows // 4_000))
 
 
 @lru_cache(maxsize=64)  # a single query feels it when they are made; a search reads them and nothing changes them

@@ -19,6 +19,7 @@ from jaxtyping import Float32, Int64
 
 from xmodal.embeddings import Embeddings
 from xmodal.errors import IndexFormatError
+from xmodal.index.base import walk_breadth
 from xmodal.index.database import Database, DatabaseIndex
 from xmodal.index.where import Condition, tokens, wanted_tokens
 
@@ -26,6 +27,7 @@ _REGISTRY = "xmodal_collections"
 _EF_SEARCH, _MOST_EF = 100, 1_000  # pgvector allows no more
 _COMPARED = 20_000  # allowed rows up to which they are compared one by one
 _DIM_LIMIT = 2_000  # pgvector indexes no longer vectors; beyond, every search compares all
+_ROWS = "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%s)"  # as of the last index or ANALYZE
 _HAS_GRAPH = (
     "SELECT 1 FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid JOIN pg_am ON pg_am.oid = relam "
     "WHERE indrelid = to_regclass(%s) AND amname = 'hnsw'"
@@ -169,8 +171,11 @@ class _Postgres:
         exact: bool,
     ) -> list[list[tuple[float, int]]]:
         said, values = _sql(among, where)
-        ef = max(breadth or _EF_SEARCH, 2 * k)
         with self._lent() as connection:
+            if breadth is None:  # to count a million rows takes longer than to search them
+                guessed = connection.execute(_ROWS, [self._table]).fetchone()[0]
+                breadth = max(_EF_SEARCH, walk_breadth(guessed))
+            ef = max(breadth, 2 * k)
             if said and not exact:
                 counted = f"SELECT count(*) FROM (SELECT 1 FROM {self._table} {said} LIMIT {_COMPARED + 1}) AS allowed"
                 exact = connection.execute(counted, values).fetchone()[0] <= _COMPARED
