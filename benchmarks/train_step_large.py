@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import re
 import statistics
+import warnings
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ def large_step(setting: Setting, batch: int, chunk: int | None, threads: int) ->
 
 def _measure(setting: Setting, size: int, chunk: int | None, threads: int) -> LargeStep:
     torch.set_num_threads(threads)
+    warnings.simplefilter("ignore")
     clock, memory = StepClock(setting), _Memory(setting.device)
 
     class Watch(pl.Callback):

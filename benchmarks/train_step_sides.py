@@ -149,7 +149,7 @@ class BareStep:
         self.setting = setting
         self.network = make_module().network.to(setting.device).train()
         self.scale = torch.nn.Parameter(torch.tensor(2.66, device=setting.device))
-        self.optimizer = torch.optim.AdamW([*self.network.parameters(), self.scale], lr=1e-3)
+        self.optimizer = torch.optim.AdamW([*self.network.parameters(), self.scale], lr=1e-3, fused=True)
         self.audio = torch.compile(self.network.audio.encode) if setting.compiled else self.network.audio.encode
 
     def __call__(self, batch: PairBatch) -> None:
@@ -188,8 +188,12 @@ class BothTowers(torch.nn.Module):
         if "input_features" in features:
             vectors = self.network.project_audio(features["input_features"], features["valid_frames"])
         else:
-            vectors = self.network.project_text(self.network.text(features["input_ids"]))
+            vectors = self._of_texts(features["input_ids"])
         return {**features, "sentence_embedding": vectors}
+
+    @torch.compiler.disable  # no side compiles this: strings would be compiled in anew for each text
+    def _of_texts(self, texts: list[str]) -> torch.Tensor:
+        return self.network.project_text(self.network.text(texts))
 
 
 def sentence_transformers(data: Sequence[PairBatch], setting: Setting) -> list[Step]:
@@ -236,7 +240,6 @@ def sentence_transformers(data: Sequence[PairBatch], setting: Setting) -> list[S
             weight_decay=0.01,
             warmup_steps=1,
             lr_scheduler_type="cosine",
-            optim="adamw_torch",
             max_grad_norm=0.0,
             logging_strategy="no",
             save_strategy="no",

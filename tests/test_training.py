@@ -227,6 +227,37 @@ def test_biases_gains_and_the_losses_scalars_are_not_decayed(tone_tracks, tmp_pa
     assert decayed == {id(p) for p in module.parameters() if p.requires_grad and p.ndim > 1}
 
 
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_gradients_are_clipped_in_mixed_precision_beside_the_fused_optimiser(tone_tracks, tmp_path, algorithm):
+    class Clipped(pl.Callback):
+        sizes: list[torch.Tensor]
+
+        def on_train_start(self, *_) -> None:
+            self.sizes = []
+
+        def on_before_zero_grad(self, trainer, module, _optimizer) -> None:
+            found = [each.grad.flatten() for each in module.parameters() if each.grad is not None]
+            if found:
+                self.sizes.append(torch.cat(found).norm() if algorithm == "norm" else torch.cat(found).abs().max())
+
+    clipped, module = Clipped(), tiny_module()
+    clipping = {"gradient_clip_val": 1e-3, "gradient_clip_algorithm": algorithm}
+    trainer = quiet_trainer(tmp_path, clipped, max_steps=3, precision="bf16-mixed", limit_val_batches=0, **clipping)
+    trainer.fit(module, datamodule=tone_data(tone_tracks))
+    assert all(group["fused"] for group in trainer.optimizers[0].param_groups)
+    assert_close(torch.stack(clipped.sizes), torch.full((len(clipped.sizes),), 1e-3), rtol=1e-2, atol=0)
+    assert len(clipped.sizes) >= 2
+
+
+def test_scaled_gradients_get_an_optimiser_that_does_not_unscale_them_after_clipping(tone_tracks, tmp_path):
+    module = tiny_module()
+    module.trainer = quiet_trainer(tmp_path, max_steps=3)
+    module.trainer._accelerator_connector.precision_plugin.precision = "16-mixed"
+    made = module.configure_optimizers()["optimizer"]
+    assert not any(group["fused"] for group in made.param_groups)
+    assert not getattr(made, "_step_supports_amp_scaling", False)
+
+
 def test_only_a_pretrained_encoder_is_trained_at_the_text_rate(tone_tracks, tmp_path):
     module = tiny_module(text_learning_rate=1e-4)
     module.network.text.asset_prefixes = ("table.",)  # as if that part came from elsewhere

@@ -17,7 +17,18 @@ def seed_draws(*key: object) -> None:
     number = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "little")
     random.seed(number)
     np.random.seed(number % 2**32)
-    torch.manual_seed(number % 2**63)
+    _seed_torch(number % 2**63)
+
+
+def _seed_torch(seed: int) -> None:
+    """``torch.manual_seed``, which also writes down the call stack for each kind of device that is not in use: 2 ms."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is not None and accelerator.type != "cuda":
+        torch.manual_seed(seed)
+        return
+    torch.default_generator.manual_seed(seed)
+    if accelerator is not None:
+        torch.cuda.manual_seed_all(seed)
 
 
 def draw_states(device: torch.device) -> dict[str, Any]:

@@ -352,10 +352,15 @@ class AlignmentModule(pl.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by the norm of all gradients, also where each process has a part of them."""
-        if self.sharded is None or not gradient_clip_val:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        else:
-            clip_gradients(self.parameters(), float(gradient_clip_val), by_value=gradient_clip_algorithm == "value")
+        if not gradient_clip_val:
+            return
+        limit, by_value = float(gradient_clip_val), gradient_clip_algorithm == "value"
+        if self.sharded is not None:
+            clip_gradients(self.parameters(), limit, by_value=by_value)
+            return
+        # Lightning's own refuses a fused optimiser, whose gradients may be scaled; configure_optimizers sees to that.
+        clip = torch.nn.utils.clip_grad_value_ if by_value else torch.nn.utils.clip_grad_norm_
+        clip([each for group in optimizer.param_groups for each in group["params"]], limit)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """The optimiser's step, which the key encoder and the average follow."""
@@ -367,7 +372,13 @@ class AlignmentModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with a warm-up; groups by tower, and without decay where decay means nothing."""
-        optimizer = (torch.optim.AdamW if self.sharded is None else ShardedAdamW)(parameter_groups(self))
+        optimizer: torch.optim.AdamW
+        if self.sharded is None:
+            # One kernel for all weights. Where gradients are scaled it would unscale them, after they were clipped.
+            scaled = str(self.trainer.precision) == "16-mixed"
+            optimizer = torch.optim.AdamW(parameter_groups(self), fused=not scaled)
+        else:
+            optimizer = ShardedAdamW(parameter_groups(self))
         steps = int(self.trainer.estimated_stepping_batches)
         factor = learning_rate_factor(steps, round(self.warmup * steps), self.schedule)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

@@ -211,7 +211,11 @@ class ShardedAdamW(torch.optim.AdamW):
             with torch.enable_grad():
                 loss = closure()
         groups = self.param_groups
-        self.param_groups = [{**group, "params": some} for group in groups for some in _apart(group["params"]) if some]
+        # Of a checkpoint from one device the groups say "fused", a kernel that is not made for parts.
+        own = {"fused": None}
+        self.param_groups = [
+            {**group, **own, "params": some} for group in groups for some in _apart(group["params"]) if some
+        ]
         try:
             super().step()
         finally:
