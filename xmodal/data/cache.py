@@ -1,4 +1,4 @@
-"""Features on disk, named by the content of the audio and by all that shaped them, never by a file's name.
+"""Features or samples on disk, named by the content of the audio and by all that shaped them, never by a file's name.
 
 Layout of the folder::
 
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 _MAGIC = b"xmodal\x00\x01"  # the last byte counts the formats
 _HEAD = struct.Struct("<8sIIII")  # magic, windows, rows, columns, kind of number
 _WINDOW = struct.Struct("<II")  # valid frames, CRC-32 of the window's bytes
-_TYPES = (torch.float16, torch.float32)
+_TYPES = (torch.float16, torch.float32, torch.int16)  # new ones at the end: an entry holds the place
 _SETTLED_SECONDS = 2.0  # a file may change twice within its clock's resolution; younger ones are not remembered
 
 
@@ -160,6 +160,9 @@ class FeatureCache:
         folder: Where it lies; made if it is not there.
         gigabytes: What it may take.
 
+    Attributes:
+        full: Whether something was not kept for want of room; nothing more is kept then by this process.
+
     Raises:
         DataError: If the folder cannot be made.
     """
@@ -177,7 +180,7 @@ class FeatureCache:
                 f"{self.folder} cannot be made for the cache ({error.strerror}); name another folder"
             ) from error
         self.files = FileMemo(self.folder / "files.sqlite")
-        self._full = False
+        self.full = False
         with self._count() as count:
             count(sum(entry.stat().st_size for entry in self._entries()), anew=True)
 
@@ -203,12 +206,18 @@ class FeatureCache:
         Raises:
             AudioError: If the audio file cannot be read.
         """
-        return self._read(self._name(audio, key), None)
+        return self._read(self._name(audio, key), slice(None))
 
     def window(self, audio: AudioLike, key: dict[str, Any], number: int) -> tuple[Tensor, int] | None:
         """One window and its valid frames, or None."""
-        found = self._read(self._name(audio, key), number)
-        return None if found is None else (found[0][0], int(found[1][0]))
+        found = self.windows(audio, key, number, number + 1)
+        return None if found is None or not len(found[0]) else (found[0][0], int(found[1][0]))
+
+    def windows(
+        self, audio: AudioLike, key: dict[str, Any], first: int, stop: int
+    ) -> tuple[Shaped[Tensor, "windows rows columns"], Int[Tensor, " windows"]] | None:
+        """The windows from ``first`` to before ``stop``, as far as there are any, and their valid frames; or None."""
+        return self._read(self._name(audio, key), slice(first, stop))
 
     def put(
         self,
@@ -231,8 +240,8 @@ class FeatureCache:
         )
         head = _HEAD.pack(_MAGIC, windows, rows, columns, _TYPES.index(values.dtype)) + heads
         size = len(head) + array.nbytes
-        if self._full or not self._make_room(size):
-            self._full = True
+        if self.full or not self._make_room(size):
+            self.full = True
             return False
         aside = name.with_name(f".{name.name}.{os.getpid()}.part")
         try:
@@ -245,7 +254,7 @@ class FeatureCache:
             os.replace(aside, name)
         except OSError as error:
             logger.warning("the cache in %s keeps no more: %s", self.folder, error.strerror)
-            self._full = True
+            self.full = True
             with self._count() as count:
                 count(-size)
             return False
@@ -302,10 +311,10 @@ class FeatureCache:
         name = hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
         return self.folder / "entries" / name[:2] / name
 
-    def _read(self, name: Path, number: int | None) -> tuple[Tensor, Tensor] | None:
+    def _read(self, name: Path, wanted: slice) -> tuple[Tensor, Tensor] | None:
         try:
             with name.open("rb", buffering=0) as file:
-                found = _read_windows(file.fileno(), number)
+                found = _read_windows(file.fileno(), wanted)
         except FileNotFoundError:
             return None
         if found is None:
@@ -315,16 +324,17 @@ class FeatureCache:
         return found
 
 
-def _read_windows(descriptor: int, number: int | None) -> tuple[Tensor, Tensor] | None:
-    """Values and valid frames of one window of an entry, or of all; None if they are not what was written."""
+def _read_windows(descriptor: int, wanted: slice) -> tuple[Tensor, Tensor] | None:
+    """Values and valid frames of some windows of an entry in a row; None if they are not what was written."""
     head = os.pread(descriptor, _HEAD.size, 0)
     if len(head) < _HEAD.size or head[: len(_MAGIC)] != _MAGIC:
         return None
     _, windows, rows, columns, kind = _HEAD.unpack(head)
-    chosen = range(windows) if number is None else range(number, number + 1)
-    if chosen.stop > windows or kind >= len(_TYPES):
+    if kind >= len(_TYPES):
         return None
-    dtype = _TYPES[kind]
+    chosen, dtype = range(windows)[wanted], _TYPES[kind]
+    if not chosen:
+        return torch.empty(0, rows, columns, dtype=dtype), torch.empty(0, dtype=torch.long)
     size = rows * columns * dtype.itemsize
     heads = os.pread(descriptor, _WINDOW.size * len(chosen), _HEAD.size + _WINDOW.size * chosen.start)
     data = bytearray(size * len(chosen))

@@ -28,14 +28,15 @@ class Keeping:
     """What the lines of YAML around ``cache`` say.
 
     Attributes:
-        where: "memory", "disk", "none", or "auto": in memory if there is room, else on disk if there is a folder.
+        where: "memory", "disk", "none", or "auto": in memory if there is room, else on disk if there is a folder;
+            "samples": decoded samples on disk, and no features.
         gigabytes: Room in memory for a split.
         folder: Of the cache on disk; what is kept in memory is put there too. None for none.
         folder_gigabytes: Room there.
         workers: Processes that decode.
     """
 
-    where: Literal["auto", "memory", "disk", "none"]
+    where: Literal["auto", "memory", "disk", "samples", "none"]
     gigabytes: float
     folder: str | None
     folder_gigabytes: float
@@ -49,7 +50,8 @@ class Keeping:
             return WindowSet(tracks, tower, policy, decoder=decoder)
         memo = FileMemo(Path(self.folder).expanduser() / "files.sqlite")
         known = memo.infos({track.audio for track in tracks})
-        windows = WindowSet(tracks, tower, policy, decoder=decoder, facts=known)
+        cache = FeatureCache(self.folder, gigabytes=self.folder_gigabytes) if self.where == "samples" else None
+        windows = WindowSet(tracks, tower, policy, decoder=decoder, facts=known, cache=cache)
         memo.remember({audio: info for audio, info in windows.facts.items() if audio not in known})
         windows.facts.clear()  # the workers get a copy of the windows, and have no use for these
         return windows
@@ -62,7 +64,7 @@ class Keeping:
             split: Its name, for the log.
             frozen_tower: Keep its vectors in place of the features, if they have room in memory.
         """
-        if self.where == "none":
+        if self.where in ("samples", "none"):
             return windows
         cache = None if self.folder is None else FeatureCache(self.folder, gigabytes=self.folder_gigabytes)
         progress = _log_progress(split)

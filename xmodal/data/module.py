@@ -54,8 +54,8 @@ class AudioTextData(pl.LightningDataModule):
             its own beside each loader, so that a file that hangs or crashes it is one bad file; None decodes in the
             loader itself, where such a file ends the run.
         cache: Where the features of every window of the policy are kept, to be decoded once: "memory", "disk" (in
-            ``cache_folder``), "auto" for memory if they fit, else for disk if there is a folder; "none": each epoch
-            decodes a new random window of each track.
+            ``cache_folder``), "auto" for memory if they fit, else for disk if there is a folder. The others give a
+            window that may begin anywhere: "samples" from decoded samples in ``cache_folder``, "none" by decoding it.
         cache_gigabytes: What "auto" may take of memory.
         cache_folder: Features on disk, to be found again by later runs, whatever the files are called by then.
         cache_folder_gigabytes: How large the folder may become.
@@ -93,7 +93,7 @@ class AudioTextData(pl.LightningDataModule):
         evaluation_batch_size: int = 64,
         workers: int = 2,
         decode_seconds: float | None = 60.0,
-        cache: Literal["auto", "memory", "disk", "none"] = "auto",
+        cache: Literal["auto", "memory", "disk", "samples", "none"] = "auto",
         cache_gigabytes: float = 4.0,
         cache_folder: str | None = None,
         cache_folder_gigabytes: float = 50.0,
@@ -138,11 +138,11 @@ class AudioTextData(pl.LightningDataModule):
         self.workers = workers
         if augment and cache in ("memory", "disk"):
             raise ValueError(
-                f"augment changes samples, and cache: {cache} keeps only their features; set cache: none or auto, or "
-                "use feature_augment"
+                f"augment changes samples, and cache: {cache} keeps only their features; set cache: samples, none or "
+                "auto, or use feature_augment"
             )
-        if cache == "disk" and cache_folder is None:
-            raise ValueError("cache: disk needs to know where; set cache_folder")
+        if cache in ("disk", "samples") and cache_folder is None:
+            raise ValueError(f"cache: {cache} needs to know where; set cache_folder")
         self.decoder = None if decode_seconds is None else IsolatedDecoder(time_limit_seconds=decode_seconds)
         self.keeping = Keeping(cache, cache_gigabytes, cache_folder, cache_folder_gigabytes, workers)
         self.set_aside = SetAside()

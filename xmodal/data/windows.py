@@ -21,6 +21,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from xmodal.audio import AudioInfo, AudioLike, IsolatedDecoder, StoredAudio, WindowPolicy, load, probe
+from xmodal.data.cache import FeatureCache
+from xmodal.data.samples import Decode, SampleCache
 from xmodal.data.tracks import Track
 from xmodal.errors import AudioError
 from xmodal.towers.base import AudioTower
@@ -96,6 +98,7 @@ class WindowSet(Dataset[Features | AudioError]):
         policy: Where the windows lie.
         decoder: Decodes in a process of its own, so that no file can hang or end this one; None decodes in this one.
         facts: What is known of the files; those that are not in it are probed here.
+        cache: Keep decoded samples there; None decodes each window.
 
     Attributes:
         entries: ``(row of the track, start in seconds within the track)`` of each window.
@@ -116,14 +119,17 @@ class WindowSet(Dataset[Features | AudioError]):
         *,
         decoder: IsolatedDecoder | None = None,
         facts: Mapping[AudioLike, AudioInfo] | None = None,
+        cache: FeatureCache | None = None,
     ) -> None:
         self.tracks = list(tracks)
         self.front_end = front_end_of(tower)
         self.policy = policy
         self.decoder = decoder
+        self.kept = None if cache is None else SampleCache(cache, self._decode)
         self.entries: list[tuple[int, float]] = []
         self.failures: list[AudioError] = []
         self.seconds: list[float] = []
+        self._file_seconds: list[float] = []
         self.file_rates: list[int] = []
         self._set_aside: dict[int, AudioError] = {}
         known: dict[AudioLike, AudioInfo | AudioError] = dict(facts or {})
@@ -131,11 +137,12 @@ class WindowSet(Dataset[Features | AudioError]):
         for row, track in enumerate(self.tracks):
             info = known[track.audio] = known.get(track.audio) or self._probe(track.audio)
             self.seconds.append(0.0)
+            self._file_seconds.append(0.0)
             self.file_rates.append(0)
             if isinstance(info, AudioError):
                 self.failures.append(info)
                 continue
-            end = info.duration_seconds
+            end = self._file_seconds[row] = info.duration_seconds
             if track.end_seconds is not None:
                 end = min(end, track.end_seconds)
             seconds = end - track.start_seconds
@@ -183,14 +190,14 @@ class WindowSet(Dataset[Features | AudioError]):
         wanted = length / rate
         if track.end_seconds is not None:
             wanted = min(wanted, track.end_seconds - track.start_seconds - start_seconds)
-        decode = load if self.decoder is None else self.decoder.load
+        start, wanted = track.start_seconds + start_seconds, max(wanted, 1 / rate)
         try:
-            return decode(
-                track.audio,
-                rate,
-                start_seconds=track.start_seconds + start_seconds,
-                duration_seconds=max(wanted, 1 / rate),
-            )[:length]
+            if self.kept is not None:
+                seconds = self._file_seconds[row]
+                return self.kept.load(
+                    track.audio, rate, start_seconds=start, duration_seconds=wanted, file_seconds=seconds
+                )[:length]
+            return self._decode(track.audio, rate, start_seconds=start, duration_seconds=wanted)[:length]
         except AudioError as error:
             self._set_aside[row] = error
             return error
@@ -250,6 +257,10 @@ class WindowSet(Dataset[Features | AudioError]):
             "hop_seconds": self.policy.hop_seconds,
             "last": self.policy.last,
         }
+
+    @property
+    def _decode(self) -> Decode:
+        return load if self.decoder is None else self.decoder.load
 
     def _probe(self, audio: AudioLike) -> AudioInfo | AudioError:
         if isinstance(audio, StoredAudio) and audio.info is not None:

@@ -36,6 +36,7 @@ from xmodal.training.encoding import BatchEncoder, zero_of
 from xmodal.training.gather import gather_rows, process_count, row_counts
 from xmodal.training.items import ItemSource, known_prompts, known_texts
 from xmodal.training.local import check_local, local_loss
+from xmodal.training.memory import give_back_freed_memory, keep_freed_memory
 from xmodal.training.momentum import MomentumEncoder
 from xmodal.training.optim import learning_rate_factor, parameter_groups
 from xmodal.training.readings import ReadingCache
@@ -233,6 +234,12 @@ class AlignmentModule(pl.LightningModule):
             self.averaged.restart(self.network)
         if self.compiles:
             self.encoder.compile()
+        if self.device.type == "cpu":
+            keep_freed_memory()
+
+    def on_fit_end(self) -> None:
+        """Give back what training held; Lightning calls it."""
+        give_back_freed_memory()
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode, but for towers that are locked: their statistics and dropout rest too."""
@@ -422,8 +429,9 @@ class AlignmentModule(pl.LightningModule):
         self._swap_average(False)
 
     def on_exception(self, exception: BaseException) -> None:
-        """Put the weights back, should a validation have been cut short."""
+        """Put the weights back, should a validation have been cut short, and give back what training held."""
         self._swap_average(False)
+        give_back_freed_memory()
 
     def _swap_average(self, averaged: bool) -> None:
         if self.averaged is not None and self.averaged.steps and self.averaged.swapped != averaged:
