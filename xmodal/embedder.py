@@ -33,7 +33,7 @@ from xmodal.towers.folding import folded
 from xmodal.view import Pooling, View, pool
 
 _LYRIC_LINES = 4
-_WINDOWS_A_PASS_ON_CPU = 8
+_WINDOWS_A_PASS_ON_CPU = 4
 
 
 @dataclass

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from published_models import published
 from torch import nn
 from torch.nn.utils import parametrizations
 
+from xmodal.towers import ClapAudioTower
+from xmodal.towers.clap import WindowAttention
 from xmodal.towers.folding import folded
 
 
@@ -78,3 +81,42 @@ def test_a_pair_with_something_special_about_it_is_left_alone(change):
     made = pair()
     change(made)
     assert folded(made) is made
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_fused_attention_of_windows_is_that_of_transformers(masked):
+    from transformers import ClapAudioConfig
+    from transformers.models.clap.modeling_clap import ClapAudioSelfAttention
+
+    torch.manual_seed(0)
+    original = ClapAudioSelfAttention(ClapAudioConfig(), 24, 3, 4).eval()
+    for weight in original.parameters():
+        weight.normal_(std=0.2)
+    tokens = torch.randn(3 * 5, 16, 24)  # three clips of five windows, five masks
+    mask = torch.where(torch.rand(5, 16, 16) < 0.3, -100.0, 0.0) if masked else None
+    other = WindowAttention(original)
+    torch.testing.assert_close(other(tokens, mask)[0], original(tokens, mask)[0], atol=2e-6, rtol=1e-5)
+    with pytest.raises(ValueError, match="keeps no weights"):
+        other(tokens, mask, True)
+
+
+@torch.no_grad()
+def test_an_imported_clap_embeds_alike_with_the_fused_attention():
+    tower = ClapAudioTower(published("clap")).eval()
+    other = folded(tower)
+    assert [type(module).__name__ for module in other.modules()].count("WindowAttention") == 2
+    assert not any(isinstance(module, WindowAttention) for module in tower.modules())
+    clips = 0.3 * torch.randn(3, 9_000)
+    torch.testing.assert_close(other(clips), tower(clips), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda made: made.train(), lambda made: made.register_forward_hook(lambda *_: None)]
+)
+def test_attention_with_something_special_about_it_is_left_alone(change):
+    tower = ClapAudioTower(published("clap")).eval()
+    special = [module for module in tower.modules() if type(module).__name__ == "ClapAudioSelfAttention"]
+    change(special[0])
+    kept = [module for module in folded(tower).modules() if type(module).__name__ == "ClapAudioSelfAttention"]
+    assert kept == special[:1]

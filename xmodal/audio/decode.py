@@ -386,12 +386,12 @@ def _frame_values(frame: Any) -> Float[np.ndarray, "frames channels"]:
 
 def _mono(path: str | Path, block: Float[np.ndarray, "frames channels"]) -> Float[np.ndarray, " frames"]:
     channels = block.shape[1]
-    mono = block[:, 0].copy()
-    if channels > 1:
-        # Column by column: NumPy's mean over so short an axis is ten times slower.
-        with np.errstate(over="ignore", invalid="ignore"):
-            for channel in range(1, channels):
-                mono += block[:, channel]
+    # Column by column: NumPy's mean over so short an axis is ten times slower.
+    with np.errstate(over="ignore", invalid="ignore"):
+        mono = block[:, 0].copy() if channels == 1 else block[:, 0] + block[:, 1]
+        for channel in range(2, channels):
+            mono += block[:, channel]
+        if channels > 1:
             mono /= channels
     lowest, highest = float(mono.min()), float(mono.max())
     if lowest >= -PEAK_LIMIT and highest <= PEAK_LIMIT:

@@ -4,13 +4,15 @@ The preprocessing is CLAP's own, computed here in torch so that it is part of th
 ten seconds is repeated as often as it fits whole and continued with zeros, then becomes a log-mel spectrogram.
 Where transformers crops a longer clip at random, this tower refuses it: the window policy cuts files, and always alike.
 Models with feature fusion hear every window as "not longer", which is what their authors' code does for such clips.
+
+Half of what HTSAT costs on a CPU is attention over many small windows; :class:`WindowAttention` does it in one kernel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -27,6 +29,55 @@ _AUDIO_KINDS, _TEXT_KINDS = ("clap", "clap_audio_model"), ("clap", "clap_text_mo
 _AUDIO_SIDE = ("audio_model.", "audio_projection.", "logit_scale_")
 
 
+class WindowAttention(nn.Module):
+    """The self-attention of one of HTSAT's layers for inference: the same weights, by torch's fused kernel.
+
+    transformers makes the scores of every window and head, and passes over them once each for the scale, the relative
+    positions, the mask, the softmax and the product with the values. This takes 0.6 of the time of the whole network.
+
+    Args:
+        original: A ``ClapAudioSelfAttention`` in evaluation mode.
+    """
+
+    bias: Tensor
+
+    def __init__(self, original: Any) -> None:
+        super().__init__()
+        self.query, self.key, self.value = original.query, original.key, original.value
+        self.heads, self.head_dim = original.num_attention_heads, original.attention_head_size
+        height, width = original.window_size
+        with torch.no_grad():
+            table = original.relative_position_bias_table[original.relative_position_index.flatten()]
+            bias = table.view(height * width, height * width, -1).permute(2, 0, 1).contiguous()
+        self.register_buffer("bias", bias, persistent=False)
+        self.eval()
+
+    def forward(
+        self,
+        hidden_states: Float[Tensor, "windows tokens width"],
+        attention_mask: Float[Tensor, "places tokens tokens"] | None = None,
+        output_attentions: bool = False,
+    ) -> tuple[Float[Tensor, "windows tokens width"]]:
+        """The windows of some clips, clip by clip; ``attention_mask`` is added for each place of a window in a clip.
+
+        Raises:
+            ValueError: If the weights of the attention are asked for, which the kernel does not keep.
+        """
+        if output_attentions:
+            raise ValueError("the fused attention keeps no weights; ask the original model for them")
+        windows, tokens, width = hidden_states.shape
+        query, key, value = (
+            part(hidden_states).view(windows, tokens, self.heads, self.head_dim).transpose(1, 2)
+            for part in (self.query, self.key, self.value)
+        )
+        bias = self.bias[None]
+        if attention_mask is not None:
+            places = len(attention_mask)
+            bias = (bias + attention_mask[:, None]).expand(windows // places, places, -1, -1, -1).flatten(0, 1)
+        context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return (context.transpose(1, 2).reshape(windows, tokens, width),)
+
+
 class ClapAudioTower(AudioTower):
     """The audio side of a CLAP model, with its projection: unit vectors of the model's own joint space.
 
@@ -39,6 +90,7 @@ class ClapAudioTower(AudioTower):
     """
 
     asset_prefixes = ("encoder.",)
+    quicker: ClassVar = {"ClapAudioSelfAttention": WindowAttention}
 
     def __init__(self, model: str, trainable: bool = False) -> None:
         encoder = load_encoder(model, "ClapAudioModelWithProjection", kinds=_AUDIO_KINDS, ignore=_TEXT_SIDE)

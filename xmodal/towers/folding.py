@@ -1,13 +1,15 @@
-"""Batch normalisation multiplied into the convolutions before it: the same network in fewer passes over memory.
+"""The same network in fewer passes over memory, for inference.
 
 In evaluation a batch normalisation is ``a * x + b`` with constants a channel, and what stands before it a convolution;
-so ``a`` belongs in that convolution's weights and ``b`` in its bias. Vectors move by rounding alone (the contract tests
-hold every tower to 1e-6).
+so ``a`` belongs in that convolution's weights and ``b`` in its bias. Of networks of others, whose code is not ours to
+change, a tower may name modules that a quicker one of its own can stand in for. Vectors move by rounding alone (the
+contract tests hold every tower to 1e-6).
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -17,15 +19,21 @@ Module = TypeVar("Module", bound=nn.Module)
 _FOLDABLE = {(nn.Conv1d, nn.BatchNorm1d), (nn.Conv2d, nn.BatchNorm2d)}
 
 
-def folded(module: Module) -> Module:
+def folded(module: Module, quicker: Mapping[str, Callable[[Any], nn.Module]] | None = None) -> Module:
     """A copy for inference that shares every weight but those of folded convolutions, or the module itself.
 
     Folded are the pairs of names that a module's class lists as ``folds = (("conv", "bn"), ...)``: it promises that the
     one's output goes to the other alone. A pair is left as it is if something is special about it: another class or
     type of number, hooks, a parametrisation, training mode, or a normalisation that keeps no averages. The copy knows
     nothing of later changes of the weights.
+
+    A module's class may also list ``quicker = {"Name": make}``: inside it, ``make(other)`` stands in for a module whose
+    class has this name, unless that is in training mode or has hooks.
     """
-    inside: dict[str, Any] = {name: None if child is None else folded(child) for name, child in module._modules.items()}
+    quicker = getattr(type(module), "quicker", quicker) or {}
+    inside: dict[str, Any] = {
+        name: child if child is None else _replaced(child, quicker) for name, child in module._modules.items()
+    }
     for conv_name, norm_name in getattr(type(module), "folds", ()):
         conv, norm = inside.get(conv_name), inside.get(norm_name)
         if conv is not None and norm is not None and _can_be_folded(conv, norm):
@@ -35,6 +43,11 @@ def folded(module: Module) -> Module:
     other = copy.copy(module)
     other._modules = inside
     return other
+
+
+def _replaced(child: nn.Module, quicker: Mapping[str, Callable[[Any], nn.Module]]) -> nn.Module:
+    make = quicker.get(type(child).__name__)
+    return folded(child, quicker) if make is None or child.training or any(_hooks(child)) else make(child)
 
 
 def _can_be_folded(conv: Any, norm: Any) -> bool:
