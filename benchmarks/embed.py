@@ -108,7 +108,8 @@ def decoding_alone(model: TwoTower, paths: list[Path]) -> None:
 
 def model_alone(embedder: Embedder, cut: list) -> None:
     """The network over windows that are in memory already, spread over the cores as in xmodal."""
-    batches = [cut[start : start + embedder.batch_size] for start in range(0, len(cut), embedder.batch_size)]
+    size = max(1, min(embedder.batch_size, len(cut) // (4 * usable_cores())))  # so that no core waits for another
+    batches = [cut[start : start + size] for start in range(0, len(cut), size)]
 
     def run(places):
         for place in places:

@@ -12,8 +12,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from serve import logs, memory
 from serve.decoding import DecoderPool, UploadStore
 from serve.deployed import Deployed, deploy
@@ -28,6 +26,7 @@ from serve.waveforms import Waveforms
 from xmodal.audio import AudioLimits
 from xmodal.embedder import usable_cores
 from xmodal.errors import XmodalError
+from xmodal.lanes import set_own_threads
 
 _WATCH_SECONDS = 1.0
 _GIVE_BACK_SECONDS = 10.0
@@ -70,9 +69,9 @@ class Service:
         self._cache = TextCache(settings.text_cache)
         cores = usable_cores()
         # One thread runs the model; a core is left to the event loop, decoding and searching.
-        self._model_thread = ThreadPoolExecutor(1, "model", torch.set_num_threads, (max(1, cores - 1),))
+        self._model_thread = ThreadPoolExecutor(1, "model", set_own_threads, (max(1, cores - 1),))
         self._search_thread = ThreadPoolExecutor(1, "search")
-        self._threads = ThreadPoolExecutor(settings.threads or cores + 1, "work", torch.set_num_threads, (1,))
+        self._threads = ThreadPoolExecutor(settings.threads or cores + 1, "work", set_own_threads, (1,))
         self._tasks: list[asyncio.Task[None]] = []
         self._reloading = asyncio.Lock()
         self._stamp: Any = None

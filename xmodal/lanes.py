@@ -12,6 +12,16 @@ import torch
 Result = TypeVar("Result")
 
 
+def set_own_threads(count: int) -> None:
+    """Set how many threads an operation of torch uses in the calling thread, whatever others set later.
+
+    A thread takes the number that was set last anywhere in the process when it is first asked for or needed, and only
+    from then on has one of its own. So it is asked first.
+    """
+    torch.get_num_threads()
+    torch.set_num_threads(count)
+
+
 def in_threads(
     work: Callable[[Iterable[int]], Iterator[Result]],
     count: int,
@@ -62,7 +72,7 @@ def in_threads(
 
     def run() -> None:
         if torch_threads is not None:
-            torch.set_num_threads(torch_threads)
+            set_own_threads(torch_threads)
         started.wait()
         try:
             for result in work(take()):
@@ -81,9 +91,7 @@ def in_threads(
     try:
         started.wait()
         if torch_threads is not None:
-            torch.set_num_threads(
-                before
-            )  # the number is each thread's own, but new threads begin with the last one set
+            torch.set_num_threads(before)  # what threads begin with that are made from now on
         running = len(lanes)
         while running:
             is_result, item = ready.get()
