@@ -120,6 +120,11 @@ class Embedder:
         """Dimension of the vectors."""
         return self.model.dim
 
+    @property
+    def _windows_a_pass(self) -> int:
+        # A core's cache holds what a few windows need between two layers; an accelerator wants them all at once.
+        return _WINDOWS_A_PASS_ON_CPU if self.device.type == "cpu" else self.batch_size
+
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors ``[texts, dim]``, float32, in the order given.
 
@@ -258,6 +263,7 @@ class Embedder:
     def _embed(self, items: Iterable[tuple[int, Window | AudioError | None]]) -> Iterator[tuple[int, Outcome]]:
         """Windows of files, and the end of each (None or an error), to what became of each file."""
         batch: list[tuple[int, Window]] = []
+        full = min(self.batch_size, self._windows_a_pass)
         pending: dict[int, _Pending] = {}
 
         def finished(position: int) -> Iterator[tuple[int, Outcome]]:
@@ -280,7 +286,7 @@ class Embedder:
             if isinstance(item, Window):
                 state.waiting += 1
                 batch.append((position, item))
-                if len(batch) == self.batch_size:
+                if len(batch) == full:
                     yield from flush()
             else:
                 state.ended, state.error = True, item
@@ -298,9 +304,7 @@ class Embedder:
         """
         waveform = torch.from_numpy(np.stack([window.samples for window in batch])).to(self.device)
         valid = torch.tensor([window.valid_samples for window in batch], device=self.device)
-        # A core's cache holds what a few windows need between two layers; an accelerator wants them all at once.
-        size = _WINDOWS_A_PASS_ON_CPU if self.device.type == "cpu" else len(batch)
-        parts = zip(waveform.split(size), valid.split(size), strict=True)
+        parts = zip(waveform.split(self._windows_a_pass), valid.split(self._windows_a_pass), strict=True)
         model = self._for_inference()
         return torch.cat([model.embed_audio(*part).float() for part in parts]).cpu().numpy()
 
