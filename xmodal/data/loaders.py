@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from xmodal.data.samplers import BatchSampler, EvaluationBatches
+from xmodal.data.samplers.base import Key
 
 
 def multiprocessing_context(workers: int) -> Any:
@@ -28,6 +29,10 @@ def multiprocessing_context(workers: int) -> Any:
 class ResumableLoader(DataLoader[Any]):
     """Training batches in a sampler's order, which can begin in the middle of an epoch.
 
+    Workers go on with the next epoch while this one ends and is validated, so that no epoch begins with an empty
+    queue: a small corpus has no more than a few batches an epoch. A sampler that learns is not run ahead of, for what
+    it learns in an epoch counts from the next one on.
+
     Args:
         dataset: Makes whole batches by ``__getitems__``.
         sampler: The order.
@@ -38,9 +43,32 @@ class ResumableLoader(DataLoader[Any]):
     def __init__(
         self, dataset: Dataset[Any], sampler: BatchSampler, *, workers: int, position: Callable[[], dict[str, int]]
     ) -> None:
-        super().__init__(dataset, batch_sampler=sampler, **worker_options(workers), persistent_workers=workers > 0)
+        foreseeable = type(sampler).memory is BatchSampler.memory
+        self._ahead = _Ahead(sampler) if workers and foreseeable else None
+        batches: Any = sampler if self._ahead is None else self._ahead
+        super().__init__(dataset, batch_sampler=batches, **worker_options(workers), persistent_workers=workers > 0)
         self.order = sampler
         self.position = position
+        self._running: Any = None
+        self._next: tuple[int, int] | None = None
+
+    def __iter__(self) -> Any:
+        """The rest of the sampler's epoch."""
+        return super().__iter__() if self._ahead is None else self._epoch(self._ahead)
+
+    def _epoch(self, ahead: _Ahead) -> Iterator[Any]:
+        order, place = self.order, (self.order.epoch, self.order.start)
+        # Lightning ends the workers by setting DataLoader's own name for them to None.
+        if self._running is None or self._running is not self._iterator or self._next != place:
+            ahead.place = place
+            self._running = super().__iter__()
+        running: Iterator[Any] = self._running
+        epoch, start = place
+        for number in range(start, len(order)):
+            self._next = None  # unless it comes
+            batch = next(running)
+            self._next = (epoch, number + 1) if number + 1 < len(order) else (epoch + 1, 0)
+            yield batch
 
     # Lightning asks for these two names; without them it warns that an epoch cannot be resumed.
     def state_dict(self) -> dict[str, int]:
@@ -49,6 +77,28 @@ class ResumableLoader(DataLoader[Any]):
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Nothing: the data module has set the sampler before, with what else the order hangs on."""
+
+
+class _Ahead:
+    """A sampler's batches from a place on, epoch after epoch without an end.
+
+    Attributes:
+        sampler: The sampler; Lightning looks for it here, to set its epoch.
+        place: Epoch and batch at which the next iteration begins.
+    """
+
+    def __init__(self, sampler: BatchSampler) -> None:
+        self.sampler = sampler
+        self.place = (0, 0)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, start = self.place
+        while len(self):
+            yield from self.sampler.epoch_from(epoch, start)
+            epoch, start = epoch + 1, 0
 
 
 def make_loader(

@@ -101,8 +101,11 @@ class BatchSampler(Sampler[list[Key]], Configurable, ABC):
         return len(self.tracks) // self.global_batch_size
 
     def __iter__(self) -> Iterator[list[Key]]:
-        epoch = self.epoch
-        for number in range(self.start, len(self)):
+        return self.epoch_from(self.epoch, self.start)
+
+    def epoch_from(self, epoch: int, start: int) -> Iterator[list[Key]]:
+        """This process's part of an epoch's batches from number ``start`` on."""
+        for number in range(start, len(self)):
             mine = self.batch(epoch, number)[self.rank :: self.world_size]
             yield [(int(index), epoch) for index in mine]
 
