@@ -337,8 +337,8 @@ def measure_waiting(folder: Path, scratch: Path, count: int, caches: list[str], 
             step, decoding = found["processor_ms"], decoding_ms(files, 4.0)
             least = (step + decoding) / 2
             print(
-                f"    processor time: step {step:.0f} ms, its windows {decoding:.0f} ms; two cores need {least:.0f} ms, of "
-                f"which {max(0.0, 1 - step / least):.0%} is waiting if the step has a core to itself"
+                f"    processor time: step {step:.0f} ms, its windows {decoding:.0f} ms; two cores need {least:.0f} ms "
+                f"in all, of which {max(0.0, 1 - step / least):.0%} is waiting if the step has a core to itself"
             )
             title = "step that decodes its windows, ms, beside the least that two cores need"
             claims.append(

@@ -62,7 +62,7 @@ class ResumableLoader(DataLoader[Any]):
         if self._running is None or self._running is not self._iterator or self._next != place:
             ahead.place = place
             self._running = super().__iter__()
-        running: Iterator[Any] = self._running
+        running: Any = self._running
         epoch, start = place
         for number in range(start, len(order)):
             self._next = None  # unless it comes
