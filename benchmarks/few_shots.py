@@ -24,11 +24,11 @@ import torch
 from real_sets import OURS
 from unseen_tags import DRAWN
 
+from xmodal.atomic import written_aside
 from xmodal.data import Track
 from xmodal.data.manifests import read_tracks
 from xmodal.data.splits import fold_split, split_tracks
 from xmodal.embedder import load
-from xmodal.embeddings import written_aside
 from xmodal.evaluation import FewShotCurve, few_shot_curve
 from xmodal.tag_plots import plot_few_shots
 from xmodal.tagging import TagScorer

@@ -27,10 +27,10 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
+from xmodal.atomic import written_aside
 from xmodal.data.tracks import Track
 from xmodal.data.windows import WindowSet
 from xmodal.embedder import Embedder
-from xmodal.embeddings import written_aside
 from xmodal.evaluation import Protocol, judge, label_matrix, probe
 from xmodal.evaluation.methods import Method, methods_of_run, track_statistics
 from xmodal.metrics import KS

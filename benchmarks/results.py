@@ -31,11 +31,11 @@ import results_page
 import torch
 import unseen_tags
 
+from xmodal.atomic import written_aside
 from xmodal.data import Track
 from xmodal.data.demo import UNSEEN_WORDS, build_corpus
 from xmodal.data.manifests import read_tracks
 from xmodal.embedder import Embedder, load
-from xmodal.embeddings import written_aside
 from xmodal.evaluation import Protocol, evaluate_tags, label_matrix, probe
 from xmodal.evaluation.methods import Method
 from xmodal.runs import versions

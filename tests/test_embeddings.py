@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xmodal.embeddings import Embeddings, join, metadata_rows, metadata_table, written_aside
+from xmodal.atomic import written_aside
+from xmodal.columns import metadata_rows, metadata_table
+from xmodal.embeddings import Embeddings, join
 from xmodal.errors import IndexFormatError, SpaceMismatchError
 
 MIXED = [

@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # From the ground up; a module may import from its own layer and from those before it.
 LAYERS = [
-    {"errors", "compat", "configurable", "runs"},
-    {"audio", "text", "losses", "metrics", "refine", "embeddings"},
+    {"errors", "compat", "configurable", "runs", "atomic"},
+    {"audio", "text", "losses", "metrics", "refine", "columns", "embeddings"},
     {"towers", "data", "index", "hub"},
     {"model", "model_folder", "projections", "view"},
     {"doctor"},

@@ -328,7 +328,7 @@ def test_the_size_of_a_block_changes_nothing(block, monkeypatch):
     grades = relevance * torch.randint(1, 4, relevance.shape, generator=torch.Generator().manual_seed(0))
     expected = rank(score, grades, without_right="leave_out")
     areas = metrics.roc_auc_per_tag(score, relevance), metrics.pr_auc_per_tag(score, relevance)
-    for module in (metrics.retrieval, metrics.tags):
+    for module in (metrics.places, metrics.tags):
         monkeypatch.setattr(module, "BLOCK", block)
     found = rank(score, grades, without_right="leave_out")
     for name in ("place", "gain", "ideal", "count", "rows", "query", "nth"):

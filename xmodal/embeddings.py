@@ -12,10 +12,7 @@ of the format, the model's path and the view of it are in the schema's metadata.
 from __future__ import annotations
 
 import json
-import os
-import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,18 +22,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float32
 
+from xmodal.atomic import written_aside
+from xmodal.columns import RESERVED_KEYS, metadata_fields, metadata_rows, metadata_table
 from xmodal.errors import IndexFormatError, SpaceMismatchError
+
+# How metadata become columns and how files appear whole is part of the format, wherever the code lies.
+__all__ = [
+    "FORMAT_VERSION", "MANIFEST", "NORM_TOLERANCE", "RESERVED_KEYS", "DType", "Embeddings", "check_ids", "join",
+    "metadata_fields", "metadata_rows", "metadata_table", "packed", "read_manifest", "read_parquet", "unit_rows",
+    "unpacked", "window_ids", "write_parquet", "written_aside",
+]  # fmt: skip
 
 FORMAT_VERSION = "2"  # 2: float16 and int8 vectors, views, folders
 _READ = (b"1", b"2")
 MANIFEST = "embeddings.json"
 DType = Literal["float32", "float16", "int8"]
 NORM_TOLERANCE = 1e-3
-RESERVED_KEYS = frozenset({"id", "vector"})
 
 _VERSION_KEY, _SPACE_KEY = b"xmodal.format_version", b"xmodal.space_id"
 _MODEL_KEY, _VIEW_KEY = b"xmodal.model", b"xmodal.view"
-_JSON_FIELD = {b"xmodal.encoding": b"json"}
 _REMAKE = "make it again with: xmodal embed AUDIO --model MODEL --out FILE.parquet"
 
 
@@ -282,92 +286,6 @@ def check_ids(ids: Sequence[str]) -> None:
         seen.add(id_)
 
 
-def metadata_table(rows: Sequence[dict[str, Any]], fields: Sequence[pa.Field] | None = None) -> pa.Table:
-    """Turn metadata into columns, one for each key, typed where all its values are of one plain type.
-
-    Args:
-        rows: One dict a row.
-        fields: The columns, from :func:`metadata_fields` over these rows and others; by default over these.
-
-    Raises:
-        ValueError: If a value is nothing that JSON knows (the message names the key).
-    """
-    fields = metadata_fields(rows) if fields is None else fields
-    columns = []
-    for column_field in fields:
-        key, values = column_field.name, [row.get(column_field.name) for row in rows]
-        if column_field.metadata:
-            values = [None if value is None else _as_json(key, value) for value in values]
-        columns.append(pa.array(values, column_field.type))
-    if not fields:
-        return pa.table({})
-    return pa.table(columns, schema=pa.schema(fields))
-
-
-def metadata_fields(rows: Iterable[dict[str, Any]]) -> list[pa.Field]:
-    """The columns that hold the metadata of all rows, in order of first use, so that files are reproducible."""
-    values: dict[str, list[Any]] = {}
-    for row in rows:
-        for key, value in row.items():
-            kept = values.setdefault(key, [])
-            if value is not None:
-                kept.append(value)
-    fields = []
-    for key, found in values.items():
-        kind = _plain_type(found)
-        if kind is None:
-            fields.append(pa.field(key, pa.string(), metadata=_JSON_FIELD))
-        else:
-            fields.append(pa.field(key, kind))
-    return fields
-
-
-def _plain_type(values: Sequence[Any]) -> pa.DataType | None:
-    kinds = {type(value) for value in values}  # exact types: True is an int to isinstance
-    if kinds <= {str}:
-        return pa.string()
-    if kinds == {bool}:
-        return pa.bool_()
-    if kinds == {int} and all(-(2**63) <= value < 2**63 for value in values):
-        return pa.int64()
-    # Whole numbers up to 2**53 are exact as float64; NaN and infinity compare false here and JSON then refuses them.
-    if kinds == {float} and all(abs(value) < float("inf") for value in values):
-        return pa.float64()
-    if kinds == {int, float} and all(abs(value) <= 2**53 for value in values):
-        return pa.float64()
-    if kinds <= {list, tuple} and all(type(item) is str for value in values for item in value):
-        return pa.list_(pa.string())
-    return None
-
-
-def _as_json(key: str, value: Any) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"metadata must be text, numbers, lists and dicts, but {key!r} holds {value!r}: {error}"
-        ) from None
-
-
-def metadata_rows(table: pa.Table) -> list[dict[str, Any]]:
-    """Turn the columns of :func:`metadata_table` back into one dict a row; nulls give no key.
-
-    The columns ``id`` and ``vector``, which may stand beside them, are left out.
-
-    Raises:
-        ValueError: If a column that says it is JSON is not.
-    """
-    rows: list[dict[str, Any]] = [{} for _ in range(table.num_rows)]
-    for column_field, column in zip(table.schema, table.columns, strict=True):
-        if column_field.name in RESERVED_KEYS:
-            continue
-        is_json = (column_field.metadata or {}).items() >= _JSON_FIELD.items()
-        for row, value in zip(rows, column.to_pylist(), strict=True):
-            if value is not None:
-                row[column_field.name] = json.loads(value) if is_json else value
-    return rows
-
-
 def write_parquet(table: pa.Table, path: str | Path) -> None:
     """Write a table so that no half-written file ever has its final name; pages carry checksums."""
     # A dictionary of floats that never repeat only costs time.
@@ -390,32 +308,3 @@ def read_parquet(path: str | Path, *, remedy: str) -> pa.Table:
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise IndexFormatError(f"{path}: this is no Parquet file or it is damaged ({reason}); {remedy}") from error
-
-
-@contextmanager
-def written_aside(path: str | Path) -> Iterator[Path]:
-    """Give a name beside ``path`` to write to; take its place in one step when the block ends well.
-
-    The bytes are on the disk before the name changes, so neither a kill nor a power cut leaves a half-written file
-    under the final name. If the block fails, what it wrote is removed and the old file stays.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        yield aside
-        sync(aside)
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

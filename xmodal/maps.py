@@ -18,7 +18,8 @@ from urllib.parse import quote
 import numpy as np
 from jaxtyping import Float, Float32
 
-from xmodal.embeddings import Embeddings, written_aside
+from xmodal.atomic import written_aside
+from xmodal.embeddings import Embeddings
 from xmodal.errors import ModelError
 from xmodal.plots import principal_axes
 

@@ -13,9 +13,9 @@ import numpy as np
 import soundfile
 from matplotlib.figure import Figure
 
+from xmodal.atomic import written_aside
 from xmodal.audio import load
 from xmodal.data.tracks import Track
-from xmodal.embeddings import written_aside
 from xmodal.errors import AudioError
 from xmodal.evaluation import Answer, Report
 from xmodal.plots import HUES, write_png

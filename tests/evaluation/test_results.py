@@ -334,10 +334,10 @@ def test_a_random_projection_is_seeded_and_made_of_unit_vectors():
 def test_a_large_evaluation_never_holds_the_score_matrix(monkeypatch):
     """Every product of queries and candidates is one block of rows."""
     products = []
-    plain = metrics.retrieval._rank_block
-    monkeypatch.setattr(metrics.retrieval, "BLOCK", 40 * 10)
+    plain = metrics.places._rank_block
+    monkeypatch.setattr(metrics.places, "BLOCK", 40 * 10)
     monkeypatch.setattr(
-        metrics.retrieval, "_rank_block", lambda score, *rest: (products.append(score.shape), plain(score, *rest))[1]
+        metrics.places, "_rank_block", lambda score, *rest: (products.append(score.shape), plain(score, *rest))[1]
     )
     audio, text, relevance = unit(50, 8, 0), unit(40, 8, 1), torch.rand(50, 40) < 2
     evaluate_retrieval(audio, text, relevance)

@@ -26,7 +26,6 @@ from __future__ import annotations
 import math
 import os
 import stat
-import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +39,7 @@ import soundfile
 from av.error import FFmpegError
 from jaxtyping import Float
 
+from xmodal.audio.headers import WHOLE_FILE, mp3_declares_length, refuse_cut_short
 from xmodal.audio.stored import AudioLike, StoredAudio, place_of
 from xmodal.errors import AudioError
 
@@ -56,7 +56,6 @@ _BLOCK_VALUES = 8 * _BLOCK_FRAMES  # frames times channels: a file of 1,024 chan
 _UNKNOWN_FRAMES = 2**62  # libsndfile says 2**63 - 1 where a FLAC declares no length
 _SOUNDFILE_SHORTFALL_SECONDS = 0.1
 _AV_SHORTFALL_SECONDS = 0.5
-_WHOLE_FILE = "re-encode it or get a complete copy"
 
 # Only containers of one self-contained file: a playlist could make FFmpeg open other files or addresses.
 _AV_CONTAINERS = (
@@ -101,7 +100,7 @@ def open_audio(audio: AudioLike) -> Iterator[Source]:
         descriptor = _open_regular_file(Path(audio))
         readable = str(path)
     try:
-        _refuse_cut_short(path, descriptor)
+        refuse_cut_short(path, descriptor)
         source = _SoundFileSource.open(path, descriptor)
         if source is not None:
             with source.file:
@@ -163,62 +162,6 @@ def _refuse_rate(path: str | Path, sample_rate: int) -> None:
         )
 
 
-# What the file's own bytes say about its end
-
-
-def _refuse_cut_short(path: str | Path, descriptor: int) -> None:
-    size = os.fstat(descriptor).st_size
-    magic = os.pread(descriptor, 12, 0)
-    if magic[8:] in (b"WAVE", b"AIFF", b"AIFC"):
-        end = _data_chunk_end(descriptor, "<" if magic[:4] == b"RIFF" else ">")
-        if end is not None and end > size:
-            raise AudioError(path, f"is cut short: {end - size} bytes of its samples are missing; {_WHOLE_FILE}")
-    elif magic[:4] == b"OggS" and not _ends_with_last_ogg_page(descriptor, size):
-        raise AudioError(path, f"is cut short: it does not end with a last Ogg page; {_WHOLE_FILE}")
-
-
-def _data_chunk_end(descriptor: int, byte_order: str) -> int | None:
-    """Where the samples of a WAV or AIFF should end, or None where the file does not say."""
-    position = 12
-    for _ in range(1_000):  # a file of nothing but empty chunks must not be walked to its end
-        header = os.pread(descriptor, 8, position)
-        if len(header) < 8:
-            break
-        name, length = struct.unpack(f"{byte_order}4sI", header)
-        if name in (b"data", b"SSND"):
-            # A writer that cannot seek back leaves a placeholder of all or nearly all ones.
-            return position + 8 + length if length < 0x7FFF_0000 else None
-        position += 8 + length + length % 2
-    return None
-
-
-def _ends_with_last_ogg_page(descriptor: int, size: int) -> bool:
-    largest_page = 27 + 255 + 255 * 255
-    # Twice: a tag that another program appended may follow the last page.
-    tail = os.pread(descriptor, 2 * largest_page, max(0, size - 2 * largest_page))
-    page = tail[tail.rfind(b"OggS\0") :]
-    if len(page) < 27 or not page[5] & 4:
-        return False
-    segments = page[26]
-    return len(page) >= 27 + segments and len(page) >= 27 + segments + sum(page[27 : 27 + segments])
-
-
-def _mp3_declares_length(descriptor: int) -> bool:
-    """Whether the first MPEG frame is a Xing or Info header with a frame count."""
-    head = os.pread(descriptor, 10, 0)
-    after_tag = 0
-    if head[:3] == b"ID3" and len(head) == 10:
-        length = (head[6] & 127) << 21 | (head[7] & 127) << 14 | (head[8] & 127) << 7 | (head[9] & 127)
-        after_tag = 10 + length + (10 if head[5] & 16 else 0)
-    first_frames = os.pread(descriptor, 4096, after_tag)
-    for name in (b"Xing", b"Info"):
-        place = first_frames.find(name)
-        if place >= 0:
-            flags = first_frames[place + 4 : place + 8]
-            return len(flags) == 4 and bool(flags[3] & 1)
-    return False
-
-
 # The two decoders
 
 
@@ -251,7 +194,7 @@ class _SoundFileSource:
             file = _SequentialSoundFile(descriptor, closefd=False)
         except soundfile.SoundFileError:
             return None
-        if file.format == "MP3" and not _mp3_declares_length(descriptor):
+        if file.format == "MP3" and not mp3_declares_length(descriptor):
             # libsndfile takes the first frame's bit rate for all, and stops there: 7 s of a 20-s file, silently.
             file.close()
             return None
@@ -304,7 +247,7 @@ def _av_container(path: str | Path, readable: str) -> Iterator[Any]:
         )
     except (FFmpegError, OSError) as error:
         raise AudioError(
-            path, f"is not audio that can be decoded, or its header is damaged ({_words(error)}); {_WHOLE_FILE}"
+            path, f"is not audio that can be decoded, or its header is damaged ({_words(error)}); {WHOLE_FILE}"
         ) from error
     with container:
         yield container
@@ -352,7 +295,7 @@ class _AvSource:
             if frame.sample_rate != self.sample_rate or frame.layout.nb_channels != self.channels:
                 seconds = position / self.sample_rate
                 raise AudioError(
-                    self.path, f"changes its sample rate or channels at {seconds:.2f} s; {_WHOLE_FILE} of one format"
+                    self.path, f"changes its sample rate or channels at {seconds:.2f} s; {WHOLE_FILE} of one format"
                 )
             before = position
             position += frame.samples
@@ -411,12 +354,12 @@ def _refuse_shortfall(source: _SoundFileSource | _AvSource, decoded: int, tolera
         raise AudioError(
             source.path,
             f"is cut short or damaged: its header declares {declared / source.sample_rate:.2f} s and only "
-            f"{decoded / source.sample_rate:.2f} s can be decoded; {_WHOLE_FILE}",
+            f"{decoded / source.sample_rate:.2f} s can be decoded; {WHOLE_FILE}",
         )
 
 
 def _damaged(path: str | Path, seconds: float, error: Exception) -> AudioError:
-    return AudioError(path, f"is damaged at about {seconds:.2f} s ({_words(error)}); {_WHOLE_FILE}")
+    return AudioError(path, f"is damaged at about {seconds:.2f} s ({_words(error)}); {WHOLE_FILE}")
 
 
 def _words(error: Exception) -> str:

@@ -147,7 +147,7 @@ def _hub_correction(index: Index, embedder: Embedder, args: Namespace) -> HubCor
 
 def _write_playlist(hits: Sequence[Hit], path: Path) -> None:
     """Extended M3U in UTF-8: length, artist and title, and the file of each hit."""
-    from xmodal.embeddings import written_aside
+    from xmodal.atomic import written_aside
 
     lines = ["#EXTM3U"]
     for hit in hits:

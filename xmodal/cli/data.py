@@ -146,9 +146,9 @@ def zero_shot(args: Namespace) -> int:
     """``xmodal data zero-shot``: a manifest whose training part has never seen some of the tags."""
     from dataclasses import replace
 
+    from xmodal.atomic import written_aside
     from xmodal.data.manifests import write_tracks
     from xmodal.data.splits import split_tracks
-    from xmodal.embeddings import written_aside
     from xmodal.errors import DataError
     from xmodal.evaluation import without_unseen, zero_shot_split
     from xmodal.evaluation.judge import vocabulary_of

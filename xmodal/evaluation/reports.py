@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from xmodal.atomic import written_aside
 from xmodal.data.tracks import Track
-from xmodal.embeddings import written_aside
 from xmodal.errors import DataError
 from xmodal.evaluation.results import DirectionResult, TagResult, interval_text
 from xmodal.metrics import paired_permutation_test, summary

@@ -17,7 +17,7 @@ from xmodal.data.tracks import Track
 from xmodal.embeddings import unit_rows
 from xmodal.errors import DataError
 from xmodal.metrics import KS, Ranking, bootstrap_interval, summary
-from xmodal.metrics.retrieval import rank_score_blocks
+from xmodal.metrics.places import rank_score_blocks
 from xmodal.text import words_key
 
 Matrix = Tensor | np.ndarray

@@ -24,7 +24,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xmodal.embeddings import DType, Embeddings, packed, sync, written_aside
+from xmodal.atomic import sync, written_aside
+from xmodal.embeddings import DType, Embeddings, packed
 
 Writer = Callable[[Embeddings, Path, DType, Sequence[pa.Field]], list[Path]]
 

@@ -20,20 +20,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from xmodal.atomic import written_aside
 from xmodal.audio import digest
+from xmodal.columns import metadata_fields
 from xmodal.data.corpus import SetAside
 from xmodal.data.tracks import Track, readable_path, track_metadata
 from xmodal.embedder import Embedder, Outcome
-from xmodal.embeddings import (
-    FORMAT_VERSION,
-    MANIFEST,
-    DType,
-    Embeddings,
-    metadata_fields,
-    read_manifest,
-    window_ids,
-    written_aside,
-)
+from xmodal.embeddings import FORMAT_VERSION, MANIFEST, DType, Embeddings, read_manifest, window_ids
 from xmodal.errors import AudioError, IndexFormatError
 from xmodal.export.formats import FORMATS, check_format, finish_datasets
 from xmodal.export.store import Finished, Store, piece_key

@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from xmodal import __version__
+from xmodal.atomic import written_aside
 from xmodal.embedder import Outcome
-from xmodal.embeddings import written_aside
 from xmodal.errors import AudioError
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from xmodal.embeddings import sync, written_aside
+from xmodal.atomic import sync, written_aside
 from xmodal.errors import IndexFormatError
 
 FORMAT_VERSION = 2  # 2: the engines ivf, milvus and postgres, and the view of the model

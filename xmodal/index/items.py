@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float64, Int64
 
-from xmodal.embeddings import metadata_rows, metadata_table, read_parquet, write_parquet
+from xmodal.columns import metadata_rows, metadata_table
+from xmodal.embeddings import read_parquet, write_parquet
 from xmodal.index.where import Condition, facets
 
 

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from xmodal.embeddings import Embeddings, metadata_table
+from xmodal.columns import metadata_table
+from xmodal.embeddings import Embeddings
 from xmodal.errors import IndexFormatError
 from xmodal.index.database import Database, DatabaseIndex
 from xmodal.index.where import Condition, tokens, wanted_tokens

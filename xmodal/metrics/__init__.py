@@ -28,11 +28,9 @@ from xmodal.metrics.calibration import (
     reliability,
 )
 from xmodal.metrics.hubness import HubCorrection, HubMethod, csls, inverted_softmax, querybank_norm
+from xmodal.metrics.places import rank, rank_score_blocks, rank_vectors
+from xmodal.metrics.ranking import KS, Ranking, Ties, WithoutRight
 from xmodal.metrics.retrieval import (
-    KS,
-    Ranking,
-    Ties,
-    WithoutRight,
     chance,
     map_at_k,
     map_at_r,
@@ -41,9 +39,6 @@ from xmodal.metrics.retrieval import (
     ndcg_at_k,
     precision_at_k,
     r_precision,
-    rank,
-    rank_score_blocks,
-    rank_vectors,
     recall_at_k,
     retrieval_metrics,
     summary,

@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Int8
 from torch import Tensor
 
-from xmodal.embeddings import written_aside
+from xmodal.atomic import written_aside
 from xmodal.errors import ModelError, SpaceMismatchError
 from xmodal.metrics import brier_score, log_loss, reliability
 from xmodal.tagging.fits import METHODS, Method, fit_method, in_scores, standardised

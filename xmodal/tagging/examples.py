@@ -27,7 +27,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from xmodal.embeddings import unit_rows, written_aside
+from xmodal.atomic import written_aside
+from xmodal.embeddings import unit_rows
 from xmodal.errors import ModelError, SpaceMismatchError
 from xmodal.tagging.scorer import TagScorer
 from xmodal.text import words_key

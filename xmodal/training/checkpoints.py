@@ -27,7 +27,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 
-from xmodal.embeddings import sync, written_aside
+from xmodal.atomic import sync, written_aside
 from xmodal.training.draws import draw_states, restore_draws
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
-from xmodal.embeddings import written_aside
+from xmodal.atomic import written_aside
 
 
 class CsvCurves(CSVLogger):

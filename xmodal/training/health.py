@@ -15,11 +15,11 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
+from xmodal.atomic import written_aside
 from xmodal.data.datasets import PairBatch
 from xmodal.data.module import AudioTextData
 from xmodal.doctor import Finding, Report, examine_scales, examine_space
 from xmodal.doctor.findings import judge
-from xmodal.embeddings import written_aside
 from xmodal.errors import TrainingError
 from xmodal.training.callbacks import run_folder
 from xmodal.training.module import AlignmentModule

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 
+from xmodal.atomic import written_aside
 from xmodal.data.module import AudioTextData
-from xmodal.embeddings import written_aside
 from xmodal.runs import RUN_FILE, data_fingerprint, start_facts
 from xmodal.training.callbacks import run_folder
 from xmodal.training.health import SpaceDoctor

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 import yaml
 
-from xmodal.embeddings import written_aside
+from xmodal.atomic import written_aside
 from xmodal.errors import DataError, TrainingError, XmodalError
 from xmodal.runs import MONITOR
 from xmodal.training.command import run
