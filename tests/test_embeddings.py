@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from xmodal.atomic import written_aside
 from xmodal.columns import metadata_rows, metadata_table
-from xmodal.embeddings import Embeddings, join
+from xmodal.embeddings import Embeddings, join, unit_rows
 from xmodal.errors import IndexFormatError, SpaceMismatchError
 
 MIXED = [
@@ -145,6 +145,23 @@ def test_double_precision_and_strided_vectors_are_taken():
 def test_rows_that_break_a_rule_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         export(**changes)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.99, 2.0, 1e38, np.nan, np.inf, -np.inf])
+def test_a_single_row_that_is_no_unit_vector_is_refused_without_a_warning(factor):
+    row = np.zeros((1, 4), np.float32)
+    row[0, 1] = factor
+    with pytest.raises(ValueError, match="query must be finite and of length 1, but 1 of 1 are not: row 0"):
+        unit_rows(row, "query")
+
+
+def test_a_single_unit_vector_is_taken_as_it_is_and_what_nobody_may_write_is_copied():
+    row = np.array([[0, 1, 0, 0]], np.float32)
+    assert unit_rows(row, "query") is row
+    row.flags.writeable = False
+    assert unit_rows(row, "query").flags.writeable
+    assert unit_rows(row.astype(np.float64), "query").dtype == np.float32
+    assert unit_rows(np.ones((4, 1), np.float32)[:, :1].T[:, ::4], "query").flags.carray
 
 
 def test_a_length_within_a_thousandth_of_one_is_taken():

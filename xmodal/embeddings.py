@@ -12,6 +12,7 @@ of the format, the model's path and the view of it are in the schema's metadata.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -247,14 +248,19 @@ def unit_rows(vectors: Any, name: str) -> Float32[np.ndarray, "rows dim"]:
     Raises:
         ValueError: If it is not a matrix, or a row has a NaN, an infinity or a length other than 1 (within 1e-3).
     """
-    # Writable, because torch warns of arrays that are not, such as those that lie in Arrow's memory.
-    matrix = np.require(vectors, dtype=np.float32, requirements=["C", "W"])
+    # Writable, because torch warns of arrays that are not, such as those that lie in Arrow's memory. What fits is seen
+    # here, and one row is checked alone: a search for one query feels every call of NumPy.
+    fits = type(vectors) is np.ndarray and vectors.dtype == np.float32 and vectors.flags.carray
+    matrix = vectors if fits else np.require(vectors, dtype=np.float32, requirements=["C", "W"])
     if matrix.ndim != 2 or matrix.shape[1] == 0:
         raise ValueError(f"{name} must be a matrix [rows, dim], got shape {list(matrix.shape)}")
     # NaN and infinity make the length fail as well, so one pass over the matrix finds all three. In float32: double
-    # precision takes ten times as long, which a batch of queries to a graph would feel.
+    # precision takes ten times as long, which a batch of queries to a graph would feel. einsum does not warn of them.
+    squares = np.einsum("rd,rd->r", matrix, matrix)
+    if len(matrix) == 1 and abs(math.sqrt(squares[0]) - 1.0) <= NORM_TOLERANCE:
+        return matrix
     with np.errstate(over="ignore", invalid="ignore"):
-        lengths = np.sqrt(np.einsum("rd,rd->r", matrix, matrix))
+        lengths = np.sqrt(squares)
     bad = np.flatnonzero(~(np.abs(lengths - 1.0) <= NORM_TOLERANCE))
     if len(bad):
         length = np.linalg.norm(matrix[bad[0]].astype(np.float64))

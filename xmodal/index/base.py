@@ -187,7 +187,7 @@ class Index(ABC):
         queries = np.asarray(queries, dtype=np.float32)
         self._check_space(space_id, queries.shape[-1] if queries.ndim == 2 else self.dim, "the query")
         queries = unit_rows(queries, "queries")
-        conditions = as_conditions(where)
+        conditions = as_conditions(where) if where else ()
         with self.reading():
             allowed = None if among is None else self._check_rows(among)
             return self._search(queries, k, allowed, conditions, breadth)

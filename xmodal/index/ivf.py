@@ -139,7 +139,7 @@ class IvfIndex(Index):
             make = _parameters if selector is None else _parameters.__wrapped__
             return nearest(self._both, queries, asked, make(min(lists, probes), max(times, least / asked), selector))
 
-        return search_slots(stored(self._exact), self._exact, self._slots, queries, k, among, look)
+        return search_slots(self._exact, self._slots, queries, k, among, look)
 
     def _write(self, data: Path) -> None:
         write_faiss(self._exact, data / "vectors.faiss")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 
 class ReadWriteLock:
@@ -15,28 +15,33 @@ class ReadWriteLock:
     """
 
     def __init__(self) -> None:
-        self._free = threading.Condition()
+        self._mutex = threading.Lock()
+        self._free = threading.Condition(self._mutex)
         self._readers = 0
         self._writing = False
         self._waiting_writers = 0
         self._depth = threading.local()
+        self._reading = _Reading(self)
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self) -> AbstractContextManager[None]:
         """Keep writers out of the block."""
+        return self._reading
+
+    def _begin(self) -> None:
         depth = getattr(self._depth, "count", 0)
         if not depth:
-            with self._free:
-                self._free.wait_for(lambda: not (self._writing or self._waiting_writers))
+            with self._mutex:
+                while self._writing or self._waiting_writers:
+                    self._free.wait()
                 self._readers += 1
         self._depth.count = depth + 1
-        try:
-            yield
-        finally:
-            self._depth.count = depth
-            if not depth:
-                with self._free:
-                    self._readers -= 1
+
+    def _end(self) -> None:
+        depth = self._depth.count = self._depth.count - 1
+        if not depth:
+            with self._mutex:
+                self._readers -= 1
+                if self._waiting_writers and not self._readers:
                     self._free.notify_all()
 
     @contextmanager
@@ -48,7 +53,7 @@ class ReadWriteLock:
         """
         if getattr(self._depth, "count", 0):
             raise RuntimeError("an index cannot be changed by the thread that is reading it; leave the reading first")
-        with self._free:
+        with self._mutex:
             self._waiting_writers += 1
             try:
                 self._free.wait_for(lambda: not (self._writing or self._readers))
@@ -60,6 +65,19 @@ class ReadWriteLock:
             yield
         finally:
             self._depth.count = 0
-            with self._free:
+            with self._mutex:
                 self._writing = False
                 self._free.notify_all()
+
+
+class _Reading(AbstractContextManager[None]):
+    """The block of a reader. It keeps nothing of its own, so one serves all blocks: a search feels a new one."""
+
+    def __init__(self, lock: ReadWriteLock) -> None:
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        self._lock._begin()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock._end()
