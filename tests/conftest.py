@@ -15,6 +15,23 @@ from sound_files import PITCHES, RATE, kind_of, write_tone
 
 import xmodal.compat  # noqa: F401  (transformers imports torchaudio)
 
+# Where one fixture serves a whole file at the cost of many processes, or one test takes as long as a hundred others.
+_LONG = (
+    "test_processes.py",
+    "test_kills.py",
+    "test_onnx.py",
+    "test_compiled.py",
+    "test_demo.py",
+    "test_demo_corpus.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: at the end a core would wait for them, or two would share out a file and pay twice for it."""
+    place = {name: number for number, name in enumerate(_LONG)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
 
 @pytest.fixture(scope="session")
 def shared_audio() -> Path:

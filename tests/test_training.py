@@ -47,7 +47,9 @@ def tiny_module(loss=None, text=None, **settings):
 
 def tone_data(manifest, **settings):
     return AudioTextData(
-        str(manifest), **{"tag_fields": ["pitch", "motion"], "batch_size": 8, "workers": 0, "tag_prompts": 4} | settings
+        str(manifest),
+        **{"tag_fields": ["pitch", "motion"], "batch_size": 8, "workers": 0, "tag_prompts": 4, "decode_seconds": None}
+        | settings,
     )
 
 
@@ -55,7 +57,7 @@ def arguments(folder, manifest, *more):
     return [
         *("--config", str(CONFIGS / "base.yaml"), "--config", str(CONFIGS / "smoke.yaml")),
         *("--data.manifest", str(manifest), "--data.tag_fields", "[pitch,motion]"),
-        *("--runs", str(folder), "--name", "tones", "--trainer.accelerator", "cpu"),
+        *("--data.decode_seconds", "null", "--runs", str(folder), "--name", "tones", "--trainer.accelerator", "cpu"),
         *more,
     ]
 
@@ -64,7 +66,9 @@ def arguments(folder, manifest, *more):
 def run(tone_tracks, tmp_path_factory):
     """A run of the command line on the tones, and its folder."""
     folder = tmp_path_factory.mktemp("run")
-    assert main(["fit", *arguments(folder, tone_tracks, "--trainer.max_epochs", "12")]) == 0
+    assert (
+        main(["fit", *arguments(folder, tone_tracks, "--trainer.max_epochs", "12", "--data.decode_seconds", "60")]) == 0
+    )
     return folder / "tones" / "version_0"
 
 

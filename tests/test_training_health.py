@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import math
+from io import BytesIO
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from matplotlib.image import imread
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from trainers import quiet_trainer
@@ -37,7 +40,13 @@ def module(**settings):
 def data(tone_tracks):
     """Prepared once: what a run sees of it does not change."""
     made = AudioTextData(
-        str(tone_tracks), tag_fields=["pitch", "motion"], batch_size=8, workers=0, tag_prompts=4, cache="memory"
+        str(tone_tracks),
+        tag_fields=["pitch", "motion"],
+        batch_size=8,
+        workers=0,
+        tag_prompts=4,
+        cache="memory",
+        decode_seconds=None,
     )
     made.prepare("fit", module().network.audio, module().network.windows)
     return made
@@ -114,11 +123,14 @@ def test_the_doctor_logs_writes_and_draws(data, tmp_path):
     folder = tmp_path / "run" / "version_0"
     told = json.loads((folder / "doctor.json").read_text())
     assert (told["step"], told["verdict"]) == (6, doctor.report.verdict)
-    assert (folder / "doctor.png").read_bytes()[:4] == b"\x89PNG"
     events = EventAccumulator(str(folder))
     events.Reload()
     assert len(events.Scalars("doctor/modality_gap/audio_and_text")) == 2
-    assert events.Tags()["images"] == ["doctor"]
+    (shown,) = events.Images("doctor")
+    assert shown.step == 6
+    drawn, written = (imread(picture) for picture in (BytesIO(shown.encoded_image_string), folder / "doctor.png"))
+    assert 0.5 < drawn[..., :3].mean() < 1, "a page that is white for the most part"
+    np.testing.assert_array_equal(drawn[..., :3], written[..., :3])
     assert "doctor/collapse/audio" in (folder / "metrics.csv").read_text().splitlines()[0]
     checks = {finding["check"] for finding in told["findings"]}
     assert checks == set(LIMITS) - {"weights file"}

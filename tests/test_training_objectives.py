@@ -111,7 +111,16 @@ def fit(folder, manifest, model, *more):
         [
             *("fit", "--config", base, "--config", smoke, "--config", str(config)),
             *("--data.manifest", str(manifest), "--data.tag_fields", "[pitch,motion]"),
-            *("--runs", str(folder), "--name", "tones", "--trainer.accelerator", "cpu"),
+            *(
+                "--data.decode_seconds",
+                "null",
+                "--runs",
+                str(folder),
+                "--name",
+                "tones",
+                "--trainer.accelerator",
+                "cpu",
+            ),
             *("--trainer.max_epochs", "-1", "--trainer.max_steps", "2", "--trainer.limit_val_batches", "0"),
             *("--trainer.logger", "false", "--trainer.callbacks", "[]", "--trainer.enable_checkpointing", "false"),
             *("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"),
@@ -157,7 +166,13 @@ def tiny(loss=None, text=None, **settings):
 
 
 def tones(manifest, **settings):
-    options = {"tag_fields": ["pitch", "motion"], "batch_size": 8, "workers": 0, "tag_prompts": 4} | settings
+    options = {
+        "tag_fields": ["pitch", "motion"],
+        "batch_size": 8,
+        "workers": 0,
+        "tag_prompts": 4,
+        "decode_seconds": None,
+    } | settings
     return AudioTextData(str(manifest), **options)
 
 

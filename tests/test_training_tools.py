@@ -26,7 +26,7 @@ def words(folder, manifest, *more):
     return [
         *("--config", str(CONFIGS / "base.yaml"), "--config", str(CONFIGS / "smoke.yaml")),
         *("--data.manifest", str(manifest), "--data.tag_fields", "[pitch,motion]"),
-        *("--runs", str(folder), "--name", "tones", "--trainer.accelerator", "cpu"),
+        *("--data.decode_seconds", "null", "--runs", str(folder), "--name", "tones", "--trainer.accelerator", "cpu"),
         *more,
     ]
 
@@ -179,7 +179,7 @@ def test_a_sweep_tries_goes_on_and_writes_the_best(tone_tracks, tmp_path, capsys
         "--trainer.accelerator",
         "cpu",
     ]
-    given += ["--trainer.max_epochs", "1"]
+    given += ["--data.decode_seconds", "null", "--trainer.max_epochs", "1"]
     asked = ["sweep", "--space", str(space), "--out", str(out)]
     assert main([*asked, "--trials", "1", *given]) == 0
     assert main([*asked, "--trials", "2", *given]) == 0

@@ -388,14 +388,8 @@ def test_a_model_that_reads_fields_trains_from_yaml(tone_tracks, tmp_path):
     sources = [{"class_path": "xmodal.data.fields.FieldTexts", "init_args": {"dropout": {"caption": 0.5}}}]
     configs = Path(__file__).resolve().parents[2] / "configs"
     words = ["--config", str(configs / "base.yaml"), "--config", str(configs / "smoke.yaml")]
-    words += [
-        "--data.manifest",
-        str(tone_tracks),
-        "--data.tag_fields",
-        "[pitch,motion]",
-        "--trainer.accelerator",
-        "cpu",
-    ]
+    words += ["--data.manifest", str(tone_tracks), "--data.tag_fields", "[pitch,motion]"]
+    words += ["--data.decode_seconds", "null"]
     words += ["--model.text", json.dumps(tower), "--data.texts", json.dumps(sources)]
     words += ["--runs", str(tmp_path), "--name", "fields", "--trainer.max_epochs", "2"]
     words += ["--trainer.accelerator", "cpu"]

@@ -6,6 +6,7 @@ python tests/training/processes.py OUTPUT_FOLDER MANIFEST FREE_PORT
 from __future__ import annotations
 
 import faulthandler
+import importlib
 import os
 import shutil
 import sys
@@ -145,7 +146,7 @@ def tiny_module(**settings: Any) -> AlignmentModule:
 
 def tone_data(manifest: str, **settings: Any) -> AudioTextData:
     settings = {"tag_fields": ["pitch", "motion"], "workers": 0, "tag_prompts": 0, "cache": "none"} | settings
-    return AudioTextData(manifest, evaluation_batch_size=5, **settings)
+    return AudioTextData(manifest, evaluation_batch_size=5, decode_seconds=None, **settings)
 
 
 class WithNoFiles(AudioTextData):
@@ -193,6 +194,7 @@ def fit(folder: Path, manifest: str, processes: int, **settings: Any) -> dict[st
         tag_fields=["pitch", "motion"],
         workers=0,
         cache="none",
+        decode_seconds=None,  # a process to decode in would be started by each, and costs more than what they learn
         tag_prompts=prompts,
         evaluation_batch_size=5,
         batch_size=12 // processes,
@@ -276,7 +278,7 @@ def by_yaml(
     words += ["--trainer.accelerator", "cpu", "--trainer.devices", str(processes), "--trainer.precision", "null"]
     words += ["--trainer.plugins+", "pytorch_lightning.plugins.DoublePrecision"]
     words += ["--data.batch_size", str(12 // processes), "--data.tag_prompts", "0", "--model.ema_decay", "0.9"]
-    words += ["--trainer.gradient_clip_val", "0.05", *more]
+    words += ["--data.decode_seconds", "null", "--trainer.gradient_clip_val", "0.05", *more]
     cli = run(words, callbacks=[] if stop is None else [StopAfter(stop)])
     return {
         "weights": cli.trainer.strategy.lightning_module_state_dict(),
@@ -325,8 +327,17 @@ def resumed_in_many(folder: Path, manifest: str) -> dict[str, Any]:
     return {"resumed by YAML": by_yaml(folder, manifest, 3, "sharded", *SHARDED, "--resume", stopped)}
 
 
+def warm_up(folder: Path, manifest: str) -> None:
+    """Load here, once, what a run of the command line loads when it begins and ends, and not in every process."""
+    for late in ("xmodal.doctor.pictures", "torch.utils.tensorboard"):
+        importlib.import_module(late)
+    configs = [word for name in ("base.yaml", "smoke.yaml") for word in ("--config", str(config_folder() / name))]
+    command.build([*configs, "--data.manifest", manifest, "--runs", str(folder), "--trainer.accelerator", "cpu"])
+
+
 def main(folder: Path, manifest: str) -> int:
     torch.set_num_threads(1)
+    warm_up(folder, manifest)
     if together(folder, manifest, one_process, many_processes, ""):
         return 1
     shutil.copytree(folder / "sharded", folder / "copy")

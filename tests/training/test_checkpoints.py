@@ -37,7 +37,9 @@ def tiny_module(**settings) -> AlignmentModule:
 
 
 def fit(folder, manifest, *callbacks, module=None, epochs=2, ckpt=None, **settings) -> pl.Trainer:
-    data = AudioTextData(str(manifest), tag_fields=["pitch"], workers=0, batch_size=8, tag_prompts=2)
+    data = AudioTextData(
+        str(manifest), tag_fields=["pitch"], workers=0, decode_seconds=None, batch_size=8, tag_prompts=2
+    )
     trainer = quiet_trainer(folder, *callbacks, max_epochs=epochs, enable_checkpointing=True, **settings)
     trainer.fit(module or tiny_module(), datamodule=data, ckpt_path=ckpt)
     return trainer

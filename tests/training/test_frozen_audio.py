@@ -40,7 +40,13 @@ def module_of(audio=None, **settings) -> AlignmentModule:
 
 
 def data_of(manifest, **settings) -> AudioTextData:
-    settings = {"tag_fields": ["pitch"], "workers": 0, "batch_size": 8, "tag_prompts": 2} | settings
+    settings = {
+        "tag_fields": ["pitch"],
+        "workers": 0,
+        "batch_size": 8,
+        "tag_prompts": 2,
+        "decode_seconds": None,
+    } | settings
     return AudioTextData(str(manifest), **settings)
 
 

@@ -28,7 +28,9 @@ def predicted(tone_tracks, tmp_path, request):
     windows = {"window_seconds": 0.5, "last_window": "pad", "top_windows": 2, "pooling": request.param}
     module = AlignmentModule(PlainTower(), text, InfoNCELoss(), 8, **windows)
     trainer = quiet_trainer(tmp_path, WritePredictions())
-    data = AudioTextData(str(tone_tracks), tag_fields=["pitch"], workers=0, evaluation_batch_size=7)
+    data = AudioTextData(
+        str(tone_tracks), tag_fields=["pitch"], workers=0, decode_seconds=None, evaluation_batch_size=7
+    )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You are using a custom batch sampler")
         trainer.predict(module, datamodule=data, return_predictions=False)

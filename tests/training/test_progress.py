@@ -22,7 +22,9 @@ def lines_of(folder, manifest, capsys, monkeypatch, every=1, **settings):
     monkeypatch.setattr(progress_module, "_AT_LEAST_SECONDS", settings.pop("at_least", 0.0))
     text = HashedBagOfWordsTower(buckets=50, embed_dim=8, feature_dim=8)
     module = AlignmentModule(PlainTower(), text, InfoNCELoss(), 8, window_seconds=1.0)
-    data = AudioTextData(str(manifest), tag_fields=["pitch"], workers=0, batch_size=8, tag_prompts=0)
+    data = AudioTextData(
+        str(manifest), tag_fields=["pitch"], workers=0, decode_seconds=None, batch_size=8, tag_prompts=0
+    )
     shown = TrainingProgress(**settings)
     validated = {"check_val_every_n_epoch": every}
     quiet_trainer(folder, shown, max_epochs=3, enable_progress_bar=True, **validated).fit(module, datamodule=data)

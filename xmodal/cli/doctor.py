@@ -6,7 +6,7 @@ import pickle
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -27,9 +27,6 @@ from xmodal.doctor import (
 from xmodal.embedder import Embedder
 from xmodal.errors import DataError
 from xmodal.model import CONFIG_FILE
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _MARKS = {"healthy": "✓", "warning": "!", "ill": "✗", "not judged": "–"}
 
@@ -105,16 +102,16 @@ def _training_state(folder: Path) -> dict[str, torch.Tensor]:
 def _draw(space: Space, report: Report, args: Namespace) -> None:
     if args.plot is None and args.tensorboard is None:
         return
-    from xmodal.doctor.pictures import draw_space, save_picture
+    from xmodal.doctor.pictures import draw_space, pixels, save_picture
 
-    figure: Figure = draw_space(space, title=f"{report.facts['model']}: {report.verdict}")
+    picture = pixels(draw_space(space, title=f"{report.facts['model']}: {report.verdict}"))
     if args.plot is not None:
-        save_picture(figure, args.plot)
+        save_picture(picture, args.plot)
     if args.tensorboard is not None:
         from torch.utils.tensorboard import SummaryWriter
 
         with SummaryWriter(str(args.tensorboard)) as writer:
-            writer.add_figure("doctor", figure)
+            writer.add_image("doctor", picture, dataformats="HWC")
             for name, value in report.figures().items():
                 writer.add_scalar(f"doctor/{name}", value)
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 
 from xmodal.doctor import geometry
 from xmodal.doctor.checks import Space
@@ -29,10 +31,11 @@ def draw_space(space: Space, *, title: str) -> Figure:
     space = space.finite().sample(_SHOWN)
     if min(space.relevance.shape) < 2:
         raise ValueError("a picture of a space needs at least two finite tracks and texts")
-    figure = Figure(figsize=(11, 8), layout="constrained")
-    FigureCanvasAgg(figure)
+    # Fixed margins: to find them by a layout engine takes as long as all the rest, and the panels are always the same.
+    figure = Figure(figsize=(11, 8), dpi=_DPI)
     figure.suptitle(title, fontsize=11)
-    spectrum, cosines, hubs, axes = figure.subplots(2, 2).ravel()
+    margins = {"left": 0.065, "right": 0.985, "bottom": 0.065, "top": 0.91, "wspace": 0.12, "hspace": 0.3}
+    spectrum, cosines, hubs, axes = figure.subplots(2, 2, gridspec_kw=margins).ravel()
 
     for side, colour in (("audio", _AUDIO), ("text", _TEXT)):
         values = geometry.singular_values(space.side(side))
@@ -40,6 +43,8 @@ def draw_space(space: Space, *, title: str) -> Figure:
         share = (values / values.max().clamp(min=1e-12)).numpy()
         spectrum.semilogy(np.arange(1, len(share) + 1), share.clip(1e-6), color=colour, label=f"{side}: {rank:.1f}")
     spectrum.set(title="singular values over the largest; effective rank", xlabel="direction", ylim=(1e-5, 1.3))
+    spectrum.minorticks_off()
+    spectrum.yaxis.set_major_formatter("{x:g}")  # powers of ten would be laid out as formulas
     spectrum.legend(frameon=False)
 
     score = space.audio @ space.text.T
@@ -81,7 +86,14 @@ def draw_space(space: Space, *, title: str) -> Figure:
     return figure
 
 
-def save_picture(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG; its folder is made."""
+def pixels(figure: Figure) -> UInt8[np.ndarray, "height width channels"]:
+    """A figure drawn once, for whoever wants it: a file, TensorBoard."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def save_picture(picture: UInt8[np.ndarray, "height width channels"], path: str | Path) -> None:
+    """Write what :func:`pixels` drew as PNG; its folder is made."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=_DPI, facecolor="white")
+    imsave(path, picture, dpi=_DPI)

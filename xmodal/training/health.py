@@ -108,15 +108,16 @@ class SpaceDoctor(pl.Callback):
     def _draw(self, trainer: pl.Trainer, module: AlignmentModule) -> None:
         if not trainer.loggers or module.space is None or self.report is None:
             return
-        from xmodal.doctor.pictures import draw_space, save_picture  # matplotlib, needed only here
+        from xmodal.doctor.pictures import draw_space, pixels, save_picture  # matplotlib, needed only here
 
         if min(module.space.finite().relevance.shape) < 2:
             return
-        figure = draw_space(module.space, title=f"step {self.report.facts['step']}: {self.report.verdict}")
-        save_picture(figure, run_folder(trainer) / "doctor.png")
+        title = f"step {self.report.facts['step']}: {self.report.verdict}"
+        picture = pixels(draw_space(module.space, title=title))
+        save_picture(picture, run_folder(trainer) / "doctor.png")
         for each in trainer.loggers:
             if isinstance(each, TensorBoardLogger):
-                each.experiment.add_figure("doctor", figure, self.report.facts["step"])
+                each.experiment.add_image("doctor", picture, self.report.facts["step"], dataformats="HWC")
 
 
 class StopOnNonFinite(pl.Callback):
