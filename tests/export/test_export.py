@@ -17,6 +17,7 @@ from xmodal.embedder import Embedder
 from xmodal.embeddings import Embeddings
 from xmodal.errors import IndexFormatError
 from xmodal.export import export, job
+from xmodal.export.formats import read_export
 from xmodal.index import build_index
 from xmodal.model import TwoTower
 
@@ -50,7 +51,7 @@ def test_an_export_stopped_anywhere_goes_on_where_it_was(
     embedder = embedding(embedder, {"pooling": pooling})
     tracks = read_tracks(tones(tmp_path / "audio", 9, {4}))
     whole = export(embedder, tracks, tmp_path / "whole.parquet")
-    assert whole.embedded == 9
+    assert whole.embedded == 8
     done = 0
 
     def stop(count):
@@ -104,6 +105,48 @@ def test_a_second_run_embeds_only_what_is_new_or_changed(embedder, tones, tmp_pa
     embedded.clear()
     export(embedder, tracks, tmp_path / out, dtype=dtype)
     assert embedded == []
+
+
+@pytest.mark.parametrize(
+    ("format", "dtype"),
+    [("npy", "float32"), ("npy", "int8"), ("safetensors", "float16"), ("webdataset", "float32"), ("datasets", "int8")],
+)
+def test_a_second_run_takes_over_the_rows_of_every_format(embedder, tones, tmp_path, embedded, format, dtype):
+    embedder, out = embedding(embedder, {"pooling": "windows"}), tmp_path / "out"
+    folder = tones(tmp_path / "audio", 4)
+    first = export(embedder, read_tracks(folder), out, format=format, dtype=dtype, shard_rows=2)
+    before, kept = read_export(out)
+    assert (len(before), kept, before.space_id, before.view) == (first.rows, dtype, embedder.space_id, embedder.view)
+    assert before.vectors.std(axis=0).max() > 0.01
+    embedded.clear()
+    (folder / "03.wav").unlink()
+    soundfile.write(folder / "new.wav", 0.2 * np.sin(np.arange(7000) / 5), 8000)
+    report = export(embedder, read_tracks(folder), out, format=format, dtype=dtype)
+    assert embedded == ["new.wav"]
+    assert report.embedded == 1
+    export(embedder, read_tracks(folder), tmp_path / "fresh", format=format, dtype=dtype)
+    same(read_export(out)[0], read_export(tmp_path / "fresh")[0])
+    for shard in (path for path in out.glob("shard-*") if path.suffix != ".jsonl"):
+        content = bytearray(shard.read_bytes())
+        content[len(content) // 2] ^= 1
+        shard.write_bytes(content)
+    with pytest.raises(IndexFormatError, match="damaged"):
+        read_export(out)
+    embedded.clear()
+    export(embedder, read_tracks(folder), out, format=format, dtype=dtype)
+    assert len(embedded) == 4
+
+
+@pytest.mark.parametrize("out", ["out.parquet", "out"])
+def test_vectors_that_were_rounded_are_not_taken_over_as_finer_ones(embedder, tones, tmp_path, embedded, out):
+    tracks = read_tracks(tones(tmp_path / "audio", 3))
+    counts = []
+    for dtype in ("int8", "float16", "float32", "float16", "int8"):
+        embedded.clear()
+        report = export(embedder, tracks, tmp_path / out, dtype=dtype)
+        assert read_export(tmp_path / out)[1] == dtype
+        counts.append((len(embedded), report.embedded))
+    assert counts == [(3, 3), (3, 3), (3, 3), (0, 0), (3, 3)]
 
 
 def test_another_model_or_view_makes_everything_again(embedder, model_folder, tones, tmp_path, embedded):

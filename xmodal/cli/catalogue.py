@@ -78,8 +78,8 @@ def _source(args: Namespace, embedder: Embedder) -> Source | None:
 
 
 def _taken_over(report: Report) -> str:
-    there = report.files - report.embedded
-    return f" ({report.embedded} by this run, the rest was there already)" if there > report.failed else ""
+    good = report.files - report.failed
+    return f" ({report.embedded} by this run, the rest was there already)" if report.embedded < good else ""
 
 
 def search(args: Namespace) -> int:

@@ -13,10 +13,11 @@ datasets       ``.arrow``                                                  ``dat
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xmodal.atomic import sync, written_aside
-from xmodal.embeddings import DType, Embeddings, packed
+from xmodal.embeddings import DType, Embeddings, packed, read_manifest, unpacked
+from xmodal.errors import IndexFormatError
 
 Writer = Callable[[Embeddings, Path, DType, Sequence[pa.Field]], list[Path]]
 
@@ -149,3 +151,88 @@ def finish_datasets(
     with written_aside(folder / "state.json") as aside:
         aside.write_text(json.dumps(state, indent=2))
     sync(folder)
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file: of these formats only Parquet would notice a flipped byte itself."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_export(out: Path) -> tuple[Embeddings, DType]:
+    """What an export wrote, in any format, and how its components were kept.
+
+    Of the format ``datasets`` metadata that are JSON stay text.
+
+    Raises:
+        IndexFormatError: If there is none, or a file of it is missing or has other bytes than were written.
+    """
+    if not out.is_dir() or read_manifest(out).get("format") == "parquet":
+        found = Embeddings.load(out)
+        return found, _dtype_of(out)
+    manifest = read_manifest(out)
+    try:
+        parts = []
+        for shard in manifest["shards"]:
+            files = [out / Path(str(name)).name for name in shard["files"]]
+            if [sha256(path) for path in files] != shard["sha256"]:
+                raise ValueError("a shard has other bytes than were written")
+            parts.append(_READERS[manifest["format"]](files))
+        vectors = unpacked(np.concatenate([part for part, _ in parts]))
+        rows = [dict(row) for _, of_shard in parts for row in of_shard]
+        ids = [row.pop("id") for row in rows]
+        known = Embeddings(ids, vectors, manifest["space_id"], rows, manifest["model"], manifest["view"])
+        return known, manifest["dtype"]
+    except (ValueError, TypeError, LookupError, OSError, tarfile.TarError) as error:
+        raise IndexFormatError(f"{out}: these embeddings are damaged ({error}); make them again") from error
+
+
+def _dtype_of(out: Path) -> DType:
+    if out.is_dir():
+        said: DType = read_manifest(out)["dtype"]
+        return said
+    kept = pq.read_schema(out).field("vector").type.value_type
+    return _DTYPE_OF[kept]
+
+
+_DTYPE_OF: dict[pa.DataType, DType] = {pa.float32(): "float32", pa.float16(): "float16", pa.int8(): "int8"}
+Shard = tuple[np.ndarray, Iterable[Mapping[str, Any]]]
+
+
+def _read_npy(files: Sequence[Path]) -> Shard:
+    return np.load(files[0], allow_pickle=False), map(json.loads, files[1].read_text("utf-8").splitlines())
+
+
+def _read_safetensors(files: Sequence[Path]) -> Shard:
+    from safetensors.numpy import load
+
+    return load(files[0].read_bytes())["vectors"], map(json.loads, files[1].read_text("utf-8").splitlines())
+
+
+def _read_webdataset(files: Sequence[Path]) -> Shard:
+    rows, vectors = [], []
+    with tarfile.open(files[0]) as tar:
+        for member in tar:
+            file = tar.extractfile(member)
+            assert file is not None
+            if member.name.endswith(".json"):
+                rows.append({key: value for key, value in json.load(file).items() if key != "space_id"})
+            else:
+                vectors.append(np.load(io.BytesIO(file.read()), allow_pickle=False))
+    return np.stack(vectors), rows
+
+
+def _read_arrow(files: Sequence[Path]) -> Shard:
+    with pa.memory_map(str(files[0])) as source, pa.ipc.open_stream(source) as reader:
+        table = reader.read_all()
+        vectors = table["vector"].combine_chunks()
+        flat = np.array(vectors.flatten().to_numpy(zero_copy_only=False))
+        return flat.reshape(len(table), -1), table.drop_columns(["vector"]).to_pylist()
+
+
+_READERS: dict[str, Callable[[Sequence[Path]], Shard]] = {
+    "npy": _read_npy,
+    "safetensors": _read_safetensors,
+    "webdataset": _read_webdataset,
+    "datasets": _read_arrow,
+}

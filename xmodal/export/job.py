@@ -28,7 +28,7 @@ from xmodal.data.tracks import Track, readable_path, track_metadata
 from xmodal.embedder import Embedder, Outcome
 from xmodal.embeddings import FORMAT_VERSION, MANIFEST, DType, Embeddings, read_manifest, window_ids
 from xmodal.errors import AudioError, IndexFormatError
-from xmodal.export.formats import FORMATS, check_format, finish_datasets
+from xmodal.export.formats import FORMATS, check_format, finish_datasets, read_export, sha256
 from xmodal.export.store import Finished, Store, piece_key
 from xmodal.lanes import in_threads
 
@@ -97,9 +97,9 @@ def export(
     if not one_file and out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; name a folder, or a file ending in .parquet")
     store = Store(out.with_name(f".{out.name}.parts"), embedder.space_id, embedder.dim)
-    known = _Known(store, _rows_of_before(out, embedder))
+    known = _Known(store, _rows_of_before(out, embedder, dtype))
     keys = list(_keys(tracks, embedder.workers))
-    embedded = _embed_missing(embedder, tracks, keys, known, source or embedder.iterate_windows, advance)
+    made = _embed_missing(embedder, tracks, keys, known, source or embedder.iterate_windows, advance)
     failures = [{"id": one.id, "path": one.path, "reason": one.reason} for one in set_aside]
     good = []
     for track, key in zip(tracks, keys, strict=True):
@@ -119,6 +119,7 @@ def export(
     for path in out.parent.iterdir():  # of killed runs
         if path.name.startswith(f".{out.name}.") and path.name.endswith(".partial"):
             path.unlink()
+    embedded = sum(key in made for _, key in good)
     return Report(len(tracks) + len(set_aside), len(failures), rows, said, embedded)
 
 
@@ -160,7 +161,8 @@ def _embed_missing(
     known: _Known,
     source: Source,
     advance: Callable[[int], None],
-) -> int:
+) -> set[str]:
+    """Embed what is not known yet, and say what that was."""
     missing: dict[str, int] = {}
     for position, key in enumerate(keys):
         if isinstance(key, str) and key not in known:
@@ -178,18 +180,18 @@ def _embed_missing(
                 waiting, flushed = {}, time.monotonic()
     finally:
         known.store.add(waiting)  # also when it is stopped by hand
-    return len(work)
+    return set(names)
 
 
-def _rows_of_before(out: Path, embedder: Embedder) -> dict[str, Finished]:
-    """Pieces of an output of the same space that is there, as far as it can be read."""
+def _rows_of_before(out: Path, embedder: Embedder, dtype: DType) -> dict[str, Finished]:
+    """Pieces of an output of the same space that is there, as far as it can be read and was not rounded otherwise."""
     try:
         if out.is_dir() and read_manifest(out)["space_id"] != embedder.space_id:
             return {}
-        before = Embeddings.load(out)
+        before, kept = read_export(out)
     except IndexFormatError:
         return {}
-    if (before.space_id, before.dim) != (embedder.space_id, embedder.dim):
+    if (before.space_id, before.dim) != (embedder.space_id, embedder.dim) or kept not in ("float32", dtype):
         return {}
     rows: dict[str, list[int]] = {}
     for row, facts in enumerate(before.metadata):
@@ -286,7 +288,8 @@ def _write_folder(
     for number, part in enumerate(groups):
         first = first or part
         files = FORMATS[format](part, out / f"shard-{number:05d}-{run}", dtype, fields)
-        shards.append({"files": [path.name for path in files], "rows": len(part)})
+        shard = {"files": [path.name for path in files], "rows": len(part)}
+        shards.append(shard if format == "parquet" else shard | {"sha256": [sha256(path) for path in files]})
     assert first is not None
     names = [name for shard in shards for name in shard["files"]]
     if format == "datasets":
