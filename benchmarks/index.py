@@ -179,7 +179,7 @@ def opened(name: str, vectors: np.ndarray, place: Path) -> Iterator[tuple[Search
         def lance(asked: np.ndarray) -> np.ndarray:
             found = []
             for query in asked:
-                hits = table.search(query).distance_type("dot").nprobes(20).refine_factor(10).limit(K).to_arrow()
+                hits = table.search(query).distance_type("dot").nprobes(20).refine_factor(50).limit(K).to_arrow()
                 found.append((hits["row"].to_pylist() + [-1] * K)[:K])
             return np.array(found)
 
