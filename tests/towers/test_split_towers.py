@@ -10,6 +10,7 @@ import copy
 from types import SimpleNamespace
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from pytorch_lightning.strategies import FSDPStrategy, ModelParallelStrategy
@@ -135,6 +136,17 @@ def test_gradients_in_parts_and_whole_ones_are_clipped_as_one_vector(mesh):
             torch.testing.assert_close(whole(split.grad), wanted.grad)
 
 
+def shares_statistics():
+    """The strategy of a trainer that was told ``sync_batchnorm``."""
+    return pl.Trainer(
+        accelerator="cpu",
+        strategy=FullyShardedStrategy(),
+        sync_batchnorm=True,
+        logger=False,
+        enable_checkpointing=False,
+    ).strategy
+
+
 @pytest.mark.parametrize(
     ("strategy", "settings", "said"),
     [
@@ -142,6 +154,7 @@ def test_gradients_in_parts_and_whole_ones_are_clipped_as_one_vector(mesh):
         (FSDPStrategy, {}, "FSDPStrategy splits weights"),
         (FullyShardedStrategy, {"key_encoder": object()}, "key_momentum keeps .* use ddp"),
         (FullyShardedStrategy, {"compiles": True}, "compile takes .* use ddp"),
+        (shares_statistics, {}, "sync_batchnorm replaces layers .* use ddp"),
     ],
 )
 def test_what_cannot_be_split_is_refused_in_a_sentence(strategy, settings, said):

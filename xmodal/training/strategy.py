@@ -157,6 +157,11 @@ def split_weights(module: AlignmentModule) -> ShardedNetwork | None:
             "compile takes a tower's weights as they are, and FullyShardedStrategy gathers them when they are needed; "
             "use ddp, or leave compile out"
         )
+    if strategy._layer_sync is not None:
+        raise ModelError(
+            "sync_batchnorm replaces layers after the weights were split by FullyShardedStrategy; use ddp, or leave "
+            "trainer.sync_batchnorm out"
+        )
     module.network.to(strategy.root_device)
     sharded = ShardedNetwork(module.network, strategy.device_mesh["data_parallel"])
     module.encoder.audio_tower = module.network.audio.encode
