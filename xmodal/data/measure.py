@@ -51,7 +51,6 @@ class Measurement:
         channels: Of the file.
         format: Container and codec.
         peak: Largest absolute sample, of the mean of the channels.
-        rms: Root mean square of the samples.
         silent_share: Share of tenths of a second whose peak is below -60 dB.
         clipped_runs: Runs of at least three samples at full scale.
         file_digest: Name of the file's bytes.
@@ -65,7 +64,6 @@ class Measurement:
     channels: int
     format: str
     peak: float
-    rms: float
     silent_share: float
     clipped_runs: int
     file_digest: str
@@ -104,7 +102,6 @@ def measure(track: Track) -> Measurement:
         channels=facts[0],
         format=facts[1],
         peak=levels.peak,
-        rms=float(np.sqrt(levels.power / levels.samples)),
         silent_share=levels.silent_share(),
         clipped_runs=levels.clipped_runs,
         file_digest=content,
@@ -142,7 +139,7 @@ class _Levels:
     """Level, silence and clipping of a signal that comes in blocks; its division into blocks changes nothing."""
 
     def __init__(self) -> None:
-        self.samples, self.peak, self.power, self.clipped_runs = 0, 0.0, 0.0, 0
+        self.samples, self.peak, self.clipped_runs = 0, 0.0, 0
         self.digest = hashlib.blake2b(digest_size=16)
         self._run = 0
         self._tenth = np.zeros(0, np.float32)
@@ -156,7 +153,6 @@ class _Levels:
         loud = np.abs(block)
         self.samples += len(block)
         self.peak = max(self.peak, float(loud.max()))
-        self.power += float(np.square(block, dtype=np.float64).sum())
         self.digest.update(np.clip(np.rint(block * 32_768.0), -32_768, 32_767).astype("<i2").tobytes())
         self._clip(loud >= CLIPPED_LEVEL)
         loud = np.concatenate([self._tenth, loud])

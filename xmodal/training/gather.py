@@ -15,7 +15,6 @@ there are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -95,9 +94,3 @@ class _Gather(torch.autograd.Function):
             dist.all_reduce(gradient)
             return gradient[ctx.own], None
         return gradient[ctx.own] * process_count(), None
-
-
-def own_rows(counts: Sequence[int]) -> slice:
-    """Where this process's rows lie among the gathered ones."""
-    start = sum(counts[: process_rank()])
-    return slice(start, start + counts[process_rank()])
