@@ -53,6 +53,12 @@ def test_rows_are_found_by_words_and_numbers(where, rows):
     assert rows_for(where) == rows
 
 
+def test_a_duration_in_seconds_that_is_given_is_not_that_of_another_unit():
+    rows = [{"duration": 300_000, "duration_seconds": 180}, {"duration": 180}]
+    assert rows_for("duration<200", rows) == [0, 1]
+    assert all(holds(Condition("duration", "<", ("200",)), *facets(row)) for row in rows)
+
+
 @pytest.mark.parametrize(
     ("where", "message"),
     [
@@ -87,6 +93,7 @@ def test_a_bound_itself_is_in_or_out_as_its_sign_says_for_a_row_and_for_columns(
         ('title=12" mix|other', ('12" mix', "other")),
         ('title="open|shut', ('"open', "shut")),
         ('title="a" b|c', ('"a" b', "c")),
+        ('title="a"b"|c', ('"a"b"', "c")),
         ('title=""', ("",)),
         ("title=a||b|", ("a", "", "b", "")),
     ],

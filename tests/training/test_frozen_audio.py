@@ -9,6 +9,7 @@ import pytest
 import pytorch_lightning as pl
 import soundfile
 import torch
+from plain_tower import PlainTower
 from published_models import published
 from torch.testing import assert_close
 from trainers import quiet_trainer
@@ -20,6 +21,7 @@ from xmodal.towers import (
     AttentionPool,
     HashedBagOfWordsTower,
     MobileCnn,
+    SentenceTransformerTower,
     SpecAugment,
     WaveformTransformerTower,
 )
@@ -197,3 +199,15 @@ def test_a_frozen_encoder_is_not_trained_and_a_trained_one_learns_at_a_tenth():
         assert {rate for name, rate in trained.items() if name.startswith("network.audio_projection.")} == {1e-2}
     tuned = rates(module_of(encoder(trainable=True), audio_tuning=TowerTuning(learning_rate=7e-5)))
     assert {rate for name, rate in tuned.items() if name.startswith("network.audio.encoder.")} == {7e-5}
+
+
+def test_a_pretrained_text_encoder_learns_at_a_tenth_or_as_it_is_told(tiny_encoder):
+    told = [({}, 1e-3), ({"text_learning_rate": 5e-5}, 5e-5), ({"text_tuning": TowerTuning(learning_rate=7e-5)}, 7e-5)]
+    for settings, wanted in told:
+        torch.manual_seed(0)
+        text = SentenceTransformerTower(str(tiny_encoder), trainable=True)
+        module = AlignmentModule(PlainTower(), text, InfoNCELoss(), 8, learning_rate=1e-2, **settings)
+        own = tuple(f"network.text.{prefix}" for prefix in text.asset_prefixes)
+        found = rates(module)
+        assert {rate for name, rate in found.items() if name.startswith(own)} == {wanted}
+        assert {rate for name, rate in found.items() if not name.startswith("network.text.")} == {1e-2}

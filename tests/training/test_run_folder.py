@@ -8,6 +8,7 @@ import pytest
 import pytorch_lightning as pl
 
 from xmodal.training import CsvCurves, run_folder
+from xmodal.training.resume import next_version, versions
 
 
 @pytest.mark.parametrize("logged", [True, False])
@@ -18,3 +19,11 @@ def test_the_folder_of_a_run_is_known_without_the_other_processes(tmp_path, monk
     wanted = Path(trainer.log_dir)
     monkeypatch.setattr(trainer.strategy, "broadcast", lambda *_: pytest.fail("it asked all processes"))
     assert run_folder(trainer) == wanted == (tmp_path / "name" / "version_3" if logged else tmp_path)
+
+
+def test_runs_are_counted_and_not_sorted_by_letter(tmp_path):
+    for name in ("version_9", "version_10", "version_2", "version_x", "other"):
+        (tmp_path / name).mkdir()
+    assert [folder.name for folder in versions(tmp_path)] == ["version_10", "version_9", "version_2"]
+    assert next_version(tmp_path) == 11
+    assert next_version(tmp_path / "none") == 0
