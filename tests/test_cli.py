@@ -329,6 +329,16 @@ def test_rows_whose_audio_is_missing_are_among_the_failures(model, tmp_path, cap
     failures = [json.loads(line) for line in (tmp_path / "tones.parquet.failures.jsonl").read_text().splitlines()]
     assert [(one["id"], one["path"].rpartition("/")[2]) for one in failures] == [("c", "02.wav"), ("b", "01.wav")]
     assert "not under" in failures[0]["reason"]
+    _, said, _ = run(capsys, "embed", tmp_path / "tracks.csv", "--model", model, "--out", out)
+    assert "1 of 3 files embedded (0 by this run, the rest was there already); 2 set aside" in said
+
+
+def test_a_filter_that_nothing_fulfils_says_so(small_index, capsys):
+    code, _, err = run(capsys, "search", "--like", "a", "--index", small_index, "--where", "nosuch=3")
+    assert (code, err) == (
+        0,
+        f"xmodal: nothing found fulfils nosuch=3; what is known: xmodal index info {small_index}\n",
+    )
 
 
 def test_an_export_in_which_everything_failed_says_so_and_leaves_the_old_file(model, tmp_path, capsys):

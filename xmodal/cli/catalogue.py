@@ -123,6 +123,9 @@ def search(args: Namespace) -> int:
     if args.m3u is not None:
         _write_playlist(hits, args.m3u)
     _show_hits(hits, space_id, args)
+    if not hits and args.where:
+        wanted = " and ".join(args.where)
+        sys.stderr.write(f"xmodal: nothing found fulfils {wanted}; what is known: xmodal index info {args.index}\n")
     return 0
 
 
