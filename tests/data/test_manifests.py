@@ -249,9 +249,11 @@ def test_missing_audio_is_counted_and_the_places_named(corpus: Path) -> None:
         read_tracks(manifest)
     assert str(refusal.value) == (
         f"{manifest}: 4 set aside, the audio file is not under {corpus} and {corpus.parent} "
-        "(line 2: w.wav; line 3: x.wav; line 4: y.wav; …); give audio_root, the folder where the paths start, or "
-        "missing='skip' to go on with the files that are there, if any"
+        "(line 2: w.wav; line 3: x.wav; line 4: y.wav; …); give audio_root (--audio-root), the folder where the paths "
+        "start, or missing='skip' to go on with the files that are there, if any"
     )
+    with pytest.raises(DataError, match=r"\(--audio-root\), the folder where the paths start$"):
+        read_tracks(write(corpus / "none.jsonl", {"path": "w.wav"}), missing="skip")
 
 
 def test_missing_audio_is_left_out_and_reported_when_asked(corpus: Path, caplog: pytest.LogCaptureFixture) -> None:

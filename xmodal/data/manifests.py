@@ -94,12 +94,12 @@ def read_corpus(
     beside = Path(os.path.abspath(Path(source).parent))
     roots = [beside, beside.parent] if audio_root is None else [Path(os.path.abspath(audio_root))]
     tracks, without = _tracks_of(table, roots, tag_fields, split_field)
-    advice = "get the shards again, or give missing='skip' to go on with what is whole"
+    advice, rest = "get the shards again", "what is whole"
     if without:
-        advice = (
-            "give audio_root, the folder where the paths start, or missing='skip' to go on with the files that are "
-            "there, if any"
-        )
+        advice = "give audio_root (--audio-root), the folder where the paths start"
+        rest = "the files that are there, if any"
+    if missing != "skip":
+        advice += f", or missing='skip' to go on with {rest}"
     return refuse_or_report(source, Corpus(tracks, [*set_aside, *without]), missing, advice)
 
 
