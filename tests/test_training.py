@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -229,6 +230,22 @@ def test_biases_gains_and_the_losses_scalars_are_not_decayed(tone_tracks, tmp_pa
     groups = module.optimizers().param_groups  # type: ignore[union-attr]
     decayed = {id(p) for group in groups for p in group["params"] if group["weight_decay"] > 0}
     assert decayed == {id(p) for p in module.parameters() if p.requires_grad and p.ndim > 1}
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_freed_memory_is_kept_for_a_fit_and_given_back_however_it_ends(tone_tracks, tmp_path, monkeypatch, broken):
+    class Broken(pl.Callback):
+        def on_train_batch_end(self, *_) -> None:
+            if broken:
+                raise RuntimeError("a callback that fails")
+
+    done = []
+    for name in ("keep_freed_memory", "give_back_freed_memory"):
+        monkeypatch.setattr(f"xmodal.training.module.{name}", lambda name=name: done.append(name))
+    trainer = quiet_trainer(tmp_path, Broken(), max_steps=1, limit_val_batches=0)
+    with pytest.raises(RuntimeError, match="fails") if broken else contextlib.nullcontext():
+        trainer.fit(tiny_module(), datamodule=tone_data(tone_tracks))
+    assert done == ["keep_freed_memory", "give_back_freed_memory"]
 
 
 @pytest.mark.parametrize("algorithm", ["norm", "value"])
