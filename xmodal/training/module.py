@@ -428,6 +428,10 @@ class AlignmentModule(pl.LightningModule):
         """Put the weights back."""
         self._swap_average(False)
 
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """What hears of exceptions, of which Lightning tells callbacks alone."""
+        return [_TellsOfExceptions()]
+
     def on_exception(self, exception: BaseException) -> None:
         """Put the weights back, should a validation have been cut short, and give back what training held."""
         self._swap_average(False)
@@ -494,3 +498,9 @@ class AlignmentModule(pl.LightningModule):
             self.averaged.copy_to(network)
         merge_additions(network)
         return network.float().eval()  # as it is loaded: a space's name hangs on the very bits
+
+
+class _TellsOfExceptions(pl.Callback):
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        assert isinstance(pl_module, AlignmentModule)
+        pl_module.on_exception(exception)
