@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-MEGABYTES = 256
+MEGABYTES = 64
 PAGES = (MEGABYTES << 20) // resource.getpagesize()
 
 
@@ -29,9 +29,9 @@ def main(path: str) -> None:
     memory = runpy.run_path(path)  # by its file, without the room around it
     assert faults_of(3) >= 3 * PAGES  # new pages each time, in small pages
     memory["keep_freed_memory"]()
-    faults_of(3)
+    faults_of(16)  # the heap takes some before one of them fits where another was
     held = resident_pages()
-    assert faults_of(6) <= PAGES  # of one at most, where an end of the heap is too short for it
+    assert faults_of(6) <= PAGES
     memory["give_back_freed_memory"]()
     assert resident_pages() < held - 0.9 * PAGES
 
