@@ -333,6 +333,17 @@ def test_rows_whose_audio_is_missing_are_among_the_failures(model, tmp_path, cap
     assert "1 of 3 files embedded (0 by this run, the rest was there already); 2 set aside" in said
 
 
+def test_grouping_by_what_no_track_has_says_so(small_index, capsys):
+    search = ("search", "--like", "a", "--index", small_index, "--one-per")
+    assert run(capsys, *search, "title")[2] == ""  # one of them has it
+    code, _, err = run(capsys, *search, "artits")
+    assert (code, err) == (
+        0,
+        "xmodal: none of these tracks has 'artits', so none is left out; what is known: xmodal index info "
+        f"{small_index}\n",
+    )
+
+
 def test_a_filter_that_nothing_fulfils_says_so(small_index, capsys):
     code, _, err = run(capsys, "search", "--like", "a", "--index", small_index, "--where", "nosuch=3")
     assert (code, err) == (

@@ -126,6 +126,9 @@ def search(args: Namespace) -> int:
     if not hits and args.where:
         wanted = " and ".join(args.where)
         sys.stderr.write(f"xmodal: nothing found fulfils {wanted}; what is known: xmodal index info {args.index}\n")
+    if hits and args.one_per is not None and not any(args.one_per in hit.metadata for hit in hits):
+        said = f"none of these tracks has {args.one_per!r}, so none is left out"
+        sys.stderr.write(f"xmodal: {said}; what is known: xmodal index info {args.index}\n")
     return 0
 
 
