@@ -1,6 +1,6 @@
 """Searches a second and recall of every engine, what xmodal adds to FAISS, and peers, in one run.
 
-    python benchmarks/index.py --quick                            # 20,000 x 256: under a minute
+    python benchmarks/index.py --quick                            # 10,000 x 256: under a minute
     python benchmarks/index.py                                    # 100,000 x 512: ten minutes on two cores
     python benchmarks/index.py --rows 1000000 --folder DIR --only hnsw   # again until it is built
     python benchmarks/index.py --only pgvector,milvus             # some of the engines
@@ -316,7 +316,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where indexes and results are kept")
     parser.add_argument("--build-only", action="store_true", help="leave measuring to a later call")
     args = parser.parse_args()
-    rows, dim = args.rows or (20_000 if args.quick else 100_000), args.dim or (256 if args.quick else 512)
+    rows, dim = args.rows or (10_000 if args.quick else 100_000), args.dim or (256 if args.quick else 512)
     asked = args.only.split(",")
     if unknown := {*asked} - {*OURS, *PEERS, *SERVERS}:
         parser.error(f"no engine {', '.join(unknown)}; there are {', '.join((*OURS, *PEERS, *SERVERS))}")

@@ -255,7 +255,7 @@ def claim(name: str, ours: float, peer: float | None, ratio: float, goal: float 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="4-minute mp3 alone, shorter")
+    parser.add_argument("--quick", action="store_true", help="4-minute mp3 and one cache alone, shorter")
     parser.add_argument("--recordings", type=Path, default=Path(__file__).resolve().parents[2] / "shared/audio/ccmusic")
     parser.add_argument("--folder", type=Path, help="where the files are written and found again")
     parser.add_argument("--seconds", type=float, help="of each measurement")
@@ -275,8 +275,8 @@ def main() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     kinds = ("mp3",) if options.quick else KINDS
     lengths = {"4 min": 240} if options.quick else LENGTHS
-    count = 4 if options.quick else 8
-    seconds = options.seconds or (4.0 if options.quick else 6.0)
+    count = 1 if options.quick else 8
+    seconds = options.seconds or (2.0 if options.quick else 6.0)
     full = "torchcodec" if _there("torchcodec.decoders") else "soundfile"
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch) / "audio"
@@ -288,7 +288,8 @@ def main() -> None:
         if options.part != "waiting":
             claims += measure_loading(folder, full, kinds, lengths, count, seconds, options.clock)
         if options.part != "loading":
-            claims += measure_waiting(folder, Path(scratch), count, options.cache or list(CACHES), options.workers)
+            caches = options.cache or (["samples"] if options.quick else list(CACHES))
+            claims += measure_waiting(folder, Path(scratch), count, caches, options.workers, 6 if options.quick else 20)
     for one in claims:
         claim(*one)
 
@@ -323,12 +324,14 @@ def measure_loading(
     return claims
 
 
-def measure_waiting(folder: Path, scratch: Path, count: int, caches: list[str], workers: int) -> list[tuple]:
+def measure_waiting(
+    folder: Path, scratch: Path, count: int, caches: list[str], workers: int, steps: int
+) -> list[tuple]:
     print(f"\nshare of a training step of the mobile CNN ({STEP_WINDOWS} windows of 10 s, bf16) spent waiting for data")
     files = [str(path_of(folder, "mp3", 30, number)) for number in range(count)]
     claims = []
     for cache in caches:
-        found = waiting_share(files, scratch, cache, 10 if cache == "none" else 20, workers)
+        found = waiting_share(files, scratch, cache, steps // 2 if cache == "none" else steps, workers)
         print(f"  cache: {cache:8} {found['share']:7.1%}   of {found['step_ms']:.0f} ms", flush=True)
         share = round(found["share"], 4)
         goal, met = (None, None) if cache == "none" else (0.05, share <= 0.05)
