@@ -42,7 +42,8 @@ def application(folder: Path) -> FastAPI:
     """GET /search?q=…&k=10."""
     data = checked_data(folder / "index", manifest := read_manifest(folder / "index"))
     index = faiss.read_index(str(data / "graph.faiss"))
-    index.hnsw.efSearch = manifest["settings"]["ef_search"]
+    # What xmodal takes for so many rows, unless the index says otherwise.
+    index.hnsw.efSearch = manifest["settings"]["ef_search"] or min(512, max(64, index.ntotal // 4_000))
     tracks = pq.read_table(data / "items.parquet").to_pylist()
     model = encoder(folder)
     app = FastAPI()
