@@ -20,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 import xmodal.compat  # noqa: F401  (sentence_transformers imports torchaudio where that is installed)
+from xmodal.index.base import walk_breadth
 from xmodal.index.folder import checked_data, read_manifest
 
 # isort: split
@@ -43,7 +44,7 @@ def application(folder: Path) -> FastAPI:
     data = checked_data(folder / "index", manifest := read_manifest(folder / "index"))
     index = faiss.read_index(str(data / "graph.faiss"))
     # What xmodal takes for so many rows, unless the index says otherwise.
-    index.hnsw.efSearch = manifest["settings"]["ef_search"] or min(512, max(64, index.ntotal // 4_000))
+    index.hnsw.efSearch = manifest["settings"]["ef_search"] or walk_breadth(index.ntotal)
     tracks = pq.read_table(data / "items.parquet").to_pylist()
     model = encoder(folder)
     app = FastAPI()
